@@ -1,0 +1,33 @@
+# Two commands are all a newcomer needs:  make demo   make test
+BIN := .venv/bin
+
+.PHONY: help demo test check bench setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    a real recording through the real daemon, in half a minute"
+	@echo "make test    every test"
+	@echo "make check   format, lint, types, import rules, generated files"
+	@echo "make bench   benchmarks"
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@$(BIN)/quake-streamer demo --log-level warning
+
+test: setup
+	@$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m quake.schema | diff - docs/reference/alert.schema.json
+
+bench: setup
+	@$(BIN)/python benchmarks/latency.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-output
