@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamer.coincidence import Coincidence, CoincidenceState, Event, Rules, distance_km
+from streamer.stages import NS, Detection
+from streamer.trigger import NAMESPACE
+
+T0 = 1_700_000_000 * NS
+PLACES = {f"XX_S{n}": (48.0, 11.0 + 0.15 * n) for n in range(6)}  # some 11 km from one to the next
+RULES = Rules(
+    min_stations=3,
+    window_ns=10 * NS,
+    speed_km_s=3.0,
+    tolerance_ns=NS,
+    hold_ns=8 * NS,
+    flowing_ns=60 * NS,
+    longest_ns=60 * NS,
+    places=PLACES,
+)
+
+
+def detection(station: int, onset_s: float, decided_s: float, off_s: float | None = None, name: str = "") -> Detection:
+    return Detection(
+        id=name or f"{station}@{onset_s}",
+        subject=f"FDSN:XX_S{station}__H_H",
+        k=int(onset_s),
+        opened_k=int(onset_s),
+        onset_ns=T0 + int(onset_s * NS),
+        decided_ns=T0 + int((decided_s if off_s is None else off_s) * NS),
+        off_ns=None if off_s is None else T0 + int(off_s * NS),
+        probability=0.9,
+        components="ZNE",
+        complete=True,
+        received_ns=0,
+        trace=(),
+    )
+
+
+def rules(**changes: object) -> Rules:
+    return Rules(**{**{name: getattr(RULES, name) for name in RULES.__slots__}, **changes})  # type: ignore[arg-type]
+
+
+def said(event: Event) -> tuple[object, ...]:
+    return event.id, event.revision, tuple(m.id for m in event.members), event.opened_ns, event.closed_ns
+
+
+def feed(items: list[Detection], until_s: float = 1000, with_rules: Rules = RULES) -> list[Event]:
+    one = Coincidence(with_rules)
+    for item in items:
+        one.add(item)
+    return list(one.advance(T0 + int(until_s * NS)))
+
+
+def test_opens_at_the_third_station_and_revises_at_fixed_data_times() -> None:
+    openings = [detection(0, 0, 4), detection(1, 3, 6), detection(2, 7, 9)]
+    more = [detection(3, 11, 14), *(detection(n, o, 0, 30 + n) for n, o in enumerate((0, 3, 7, 11)))]
+    events = feed([*openings, *more])
+    ident = str(uuid.uuid5(NAMESPACE, "event|" + "|".join(d.id for d in openings)))
+    assert [(e.id, e.revision) for e in events] == [(ident, n) for n in range(4)]
+    assert events[0].opened_ns == T0 + 9 * NS
+    # 2 and 5 s after onset had passed when it opened: at 10 s, 20 s, and when the last member closed.
+    assert [len(e.members) for e in events] == [3, 3, 4, 4]
+    assert [e.closed_ns for e in events] == [None, None, None, T0 + 33 * NS]
+
+
+def test_revision_times() -> None:
+    one = Coincidence(RULES)
+    for item in [detection(0, 0, 0.5), detection(1, 0.1, 0.6), detection(2, 0.2, 0.7)]:
+        one.add(item)
+    due, published = [], 0
+    for tenth in range(0, 700):
+        for event in one.advance(T0 + tenth * NS // 10):
+            due.append((tenth / 10, event.revision, event.closed_ns is not None))
+            published += 1
+    assert due == [(0.7, 0, False), (2, 1, False), (5, 2, False), (10, 3, False), (20, 4, False), (60, 5, True)]
+
+
+@pytest.mark.parametrize(
+    ("items", "events"),
+    [
+        ([detection(0, 0, 4), detection(1, 3, 6)], 0),  # too few
+        ([detection(0, 0, 4), detection(1, 3, 6), detection(1, 4, 7, name="other")], 0),  # one station twice
+        ([detection(0, 0, 4), detection(1, 3, 6), detection(2, 9.0, 12)], 0),  # 22 km in 9 s: too slow
+        ([detection(0, 0, 4), detection(1, 3, 6), detection(2, 8.3, 12)], 0),  # fits the first, not the second
+        ([detection(0, 0, 4), detection(1, 3, 6), detection(2, 7.6, 12)], 1),
+        ([detection(7, 0, 4), detection(8, 5, 6), detection(9, 10, 12)], 1),  # unknown places: a plain time window
+        ([detection(7, 0, 4), detection(8, 5, 6), detection(9, 10.1, 12)], 0),
+    ],
+)
+def test_travel_times(items: list[Detection], events: int) -> None:
+    assert len({e.id for e in feed(items)}) == events
+
+
+def test_a_short_detection_near_the_source_still_counts() -> None:
+    items = [detection(0, 0, 4), detection(0, 0, 0, 6), detection(1, 3, 7), detection(2, 7, 11)]
+    first = feed(items)[0]
+    assert [m.closed for m in first.members] == [True, False, False]
+
+
+def test_the_oldest_candidate_does_not_bar_those_that_fit_one_another() -> None:
+    """Station 5 fits the newcomer by itself, but neither of the two that make three with it."""
+    away = dict(PLACES, XX_S5=(48.0, 12.2))
+    stray, a, b, last = detection(5, -20, 1), detection(1, 12, 22), detection(2, 13, 23), detection(0, 8, 24)
+    assert not feed([stray, a, b], with_rules=rules(places=away))
+    events = feed([stray, a, b, last], with_rules=rules(places=away))
+    assert {m.id for m in events[0].members} == {a.id, b.id, last.id}
+
+
+def test_far_members_join_and_others_do_not() -> None:
+    base = [detection(0, 0, 4), detection(1, 1, 5), detection(2, 2, 6)]
+    joined = feed([*base, detection(3, 4, 7), detection(4, 30, 31)])
+    assert [len(e.members) for e in joined][-1] == 4
+
+
+def test_a_station_that_lags_is_waited_for_up_to_the_hold() -> None:
+    one = Coincidence(RULES)
+    assert one.watermark_ns({}) == 0
+    assert one.watermark_ns({"a": T0, "b": T0 - 5 * NS}) == T0 - 5 * NS
+    assert one.watermark_ns({"a": T0, "b": T0 - 30 * NS}) == T0 - 8 * NS
+    assert one.watermark_ns({"a": T0, "b": T0 - 500 * NS}) == T0  # it does not flow
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> dict[str, list[Detection]]:
+    """Openings and closings of each station, in its own order."""
+    histories: dict[str, list[Detection]] = {}
+    for station in range(draw(st.integers(3, 6))):
+        at, history = draw(st.integers(0, 10)), []
+        for _ in range(draw(st.integers(0, 4))):
+            onset, lag, length = (draw(st.integers(0, n)) for n in (12, 6, 30))
+            decided = at + onset + lag
+            history.append(detection(station, at + onset, decided))
+            history.append(detection(station, at + onset, decided, decided + 1 + length))
+            at = decided + 2 + length
+        histories[f"FDSN:XX_S{station}__H_H"] = history
+    return histories
+
+
+def play(
+    histories: dict[str, list[Detection]], chance: random.Random, save: Callable[[], bool]
+) -> list[tuple[object, ...]]:
+    """Let the stations decide second by second in any order, none further behind the first than the hold."""
+    decided = dict.fromkeys(histories, T0)
+    left = {name: list(items) for name, items in histories.items()}
+    one, found, end_ns = Coincidence(RULES), [], T0 + 400 * NS
+    while min(decided.values()) < end_ns:
+        behind = [s for s, t in decided.items() if t < end_ns and t + NS - min(decided.values()) <= RULES.hold_ns]
+        subject = chance.choice(sorted(behind))
+        decided[subject] += NS
+        while left[subject] and left[subject][0].decided_ns <= decided[subject]:
+            one.add(left[subject].pop(0))
+        found += [said(event) for event in one.advance(one.watermark_ns(decided))]
+        if save():
+            one = Coincidence(RULES, CoincidenceState.model_validate_json(one.state.model_dump_json()))
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks(), st.integers(0, 2**32))
+def test_any_order_of_progress_gives_the_same_events(histories: dict[str, list[Detection]], seed: int) -> None:
+    steady = play(histories, random.Random(0), lambda: False)
+    saves = random.Random(seed)
+    assert play(histories, random.Random(seed), lambda: saves.random() < 0.05) == steady
+
+
+def test_the_property_above_sees_events() -> None:
+    histories = {
+        f"FDSN:XX_S{n}__H_H": [detection(n, 3 * n, 3 * n + 4), detection(n, 3 * n, 0, 40 + n)] for n in range(4)
+    }
+    assert [e[1] for e in play(histories, random.Random(0), lambda: False)] == [0, 1, 2]
+
+
+def test_memory_is_bounded() -> None:
+    one = Coincidence(RULES)
+    for n in range(3000):
+        one.add(detection(0, 20 * n, 20 * n + 4))
+        one.add(detection(0, 20 * n, 0, 20 * n + 9))
+        assert not list(one.advance(T0 + (20 * n + 10) * NS))
+    assert len(one.state.single) < 10
+
+
+def test_distance() -> None:
+    assert distance_km((48.0, 11.0), (48.0, 11.0)) == 0
+    assert distance_km((0.0, 0.0), (0.0, 90.0)) == pytest.approx(10_007.5, rel=1e-3)
+    assert distance_km((0.0, 179.0), (0.0, -179.0)) == pytest.approx(222.4, rel=1e-3)

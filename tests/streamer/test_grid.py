@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.grid import Grid, ratio, sample_ns, sample_number
+from streamer.stages import NS
+
+GRIDS = st.builds(Grid, st.sampled_from([1, 3, 20, 100, 128]), st.integers(1, 500), st.integers(1, 120))
+TIMES = st.integers(-(10**12), 2 * 10**18)
+
+
+@given(GRIDS, TIMES)
+def test_first_window_at_or_after_a_time_and_first_that_needs_it(grid: Grid, time_ns: int) -> None:
+    at = grid.first_at_or_after(time_ns)
+    assert at * grid.hop * NS >= time_ns * grid.rate > (at - 1) * grid.hop * NS
+    after = grid.first_ending_after(time_ns)
+    assert (after * grid.hop + grid.window) * NS > time_ns * grid.rate
+    assert ((after - 1) * grid.hop + grid.window) * NS <= time_ns * grid.rate
+
+
+@given(st.integers(0, 10**12), st.sampled_from([Fraction(100), Fraction(125, 4), Fraction(1, 10), Fraction(1000, 3)]))
+def test_sample_numbers_and_times_are_inverse(number: int, rate: Fraction) -> None:
+    assert sample_number(sample_ns(number, rate), rate) == (number, False)
+
+
+@pytest.mark.parametrize(
+    ("offset", "number", "doubtful"),
+    [(0.44, 0, False), (0.46, 0, True), (0.54, 1, True), (0.56, 1, False), (-0.44, 0, False), (-0.48, 0, True)],
+)
+def test_an_offset_is_rounded_and_doubted_near_one_half(offset: float, number: int, doubtful: bool) -> None:
+    base = 1_700_000_000 * 100
+    place = 1_700_000_000 * NS + round(offset * NS / 100)
+    assert sample_number(place, Fraction(100)) == (base + number, doubtful)
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (Fraction(100), Fraction(1)),
+        (Fraction("99.9999"), Fraction(1)),
+        (Fraction("100.0009"), Fraction(1)),
+        (Fraction("99.95"), None),
+        (Fraction(50), Fraction(2)),
+        (Fraction("31.25"), Fraction(16, 5)),
+        (Fraction(1, 10), Fraction(1000)),
+        (Fraction(1, 11), None),
+        (Fraction(0), None),
+        (Fraction(-100), None),
+    ],
+)
+def test_rates_that_are_resampled(rate: Fraction, expected: Fraction | None) -> None:
+    assert ratio(rate, 100) == expected
+
+
+def test_a_hop_must_be_whole_samples() -> None:
+    assert Grid.of(100.0, 2080, 0.1) == Grid(100, 2080, 10)
+    with pytest.raises(ValueError, match=r"a hop of 0\.005 s is 0\.5 samples at 100 Hz"):
+        Grid.of(100.0, 2080, 0.005)
+    with pytest.raises(ValueError, match="whole number"):
+        Grid.of(62.5, 2080, 1.0)
