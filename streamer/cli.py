@@ -1,0 +1,194 @@
+"""``quake-streamer``: the command line. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from quake.alerts import Keys, Kind, Mode
+from streamer.config import ConfigError, load, printable, redacted
+from streamer.server import program as replay
+
+NO_SERVER = {"source": [{"servers": ["seedlink://none"], "select": ["*.*"]}]}
+"""A scan without a configuration reads files alone."""
+
+
+class JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["trace"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _set_up_logging(arguments: argparse.Namespace) -> None:
+    handler = logging.StreamHandler()
+    plain = logging.Formatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    handler.setFormatter(JsonLines() if arguments.log_json else plain)
+    logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler], force=True)
+    logging.Formatter.converter = time.gmtime
+    for name in ("obspy", "seedlink_client", "matplotlib"):  # their news of each connection is not ours
+        logging.getLogger(name).setLevel(logging.WARNING)
+    threading.excepthook = lambda fault: logging.critical(
+        "thread %s ended by a fault", fault.thread, exc_info=fault.exc_value
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from streamer import daemon
+
+    return daemon.run(load(arguments.config))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from streamer import daemon
+
+    config = load(arguments.config)
+    scorer = daemon.check(config)
+    print(printable(config))
+    spec = scorer.model.spec
+    print(
+        f"model {scorer.model.path}: {spec.name} {spec.version}, {spec.task}, {spec.sampling_rate_hz:g} Hz, sha256 {scorer.model.sha256}"
+    )
+    print(f"thresholds {scorer.thresholds}")
+    return 0
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from quake.alerts import AlertSubscriber, HeartbeatLostError
+
+    kinds = (Kind.EVENT, Kind.DETECTION) if arguments.detections else (Kind.EVENT,)
+    keys = Keys.of(Mode(arguments.mode), arguments.prefix)
+    heartbeat_s = arguments.heartbeat_s or None
+    try:
+        make = AlertSubscriber(
+            arguments.redis, keys=keys, kinds=kinds, last_id=arguments.since, heartbeat_s=heartbeat_s
+        )
+    except ValueError as error:
+        raise ConfigError(f"--redis: {error}") from error
+    with make as subscriber:
+        try:
+            for alert in subscriber:
+                print(alert.model_dump_json() if arguments.json else alert.summary(), flush=True)
+        except KeyboardInterrupt:
+            return 0
+        except HeartbeatLostError as error:
+            print(f"quake-streamer: {error} (at {redacted(arguments.redis)})", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _entry(text: str) -> str:
+    if not re.fullmatch(r"\$|\d+(-\d+)?", text):
+        raise argparse.ArgumentTypeError("$, 0 or an entry of the stream such as 1700000000000-0")
+    return text
+
+
+def _speed(text: str) -> float:
+    if not (0 < (speed := float(text)) < 1e6):
+        raise argparse.ArgumentTypeError("more than 0")
+    return speed
+
+
+def _scan(arguments: argparse.Namespace) -> int:
+    from streamer import daemon, scan
+    from streamer.config import resolve
+    from streamer.server import RecordError
+
+    config = load(arguments.config) if arguments.config else resolve(NO_SERVER, Path("scan"))
+    config = config.model_copy(update={"mode": Mode.SCAN})
+    try:
+        items = scan.read_packets(arguments.files, time.time_ns())
+    except (OSError, RecordError) as error:
+        raise ConfigError(str(error)) from error
+    for alert in scan.scan(config, daemon.load_scorer(config), items):
+        print(alert.model_dump_json() if arguments.json else alert.summary())
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from streamer import demo
+
+    return demo.run(arguments.out, arguments.speed)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="quake-streamer", description="Watches seismic stations and publishes earthquake alerts."
+    )
+    top.add_argument("--version", action="version", version=f"quake {version('quake')}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    common.add_argument("--log-json", action="store_true", help="one JSON object a line")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    run = verbs.add_parser("run", parents=[common], help="watch the stations of a configuration")
+    run.add_argument("config", type=Path)
+    run.set_defaults(function=_run)
+
+    check = verbs.add_parser(
+        "check", parents=[common], help="print the configuration as resolved, and every fault in it"
+    )
+    check.add_argument("config", type=Path)
+    check.set_defaults(function=_check)
+
+    watch = verbs.add_parser("watch", parents=[common], help="print alerts as they arrive")
+    watch.add_argument("--redis", default=os.environ.get("QUAKE_REDIS_URL", "redis://127.0.0.1:6379/0"), help="URL")
+    watch.add_argument("--detections", action="store_true", help="single-station detections too")
+    watch.add_argument("--since", default="$", type=_entry, help="stream entry to begin after; 0 for all that is there")
+    watch.add_argument("--mode", default="live", choices=[str(mode) for mode in Mode])
+    watch.add_argument("--prefix", default="{quake}", help="of the keys on Redis")
+    watch.add_argument(
+        "--heartbeat-s", type=float, default=20.0, help="exit 1 once no daemon has beaten for this long; 0: never"
+    )
+    watch.add_argument("--json", action="store_true")
+    watch.set_defaults(function=_watch)
+
+    scan = verbs.add_parser("scan", parents=[common], help="the alerts of recordings, without a network")
+    scan.add_argument("files", type=Path, nargs="+", metavar="FILE", help="anything ObsPy reads")
+    scan.add_argument("--config", type=Path, help="thresholds, coincidence, inventory; sources and Redis are not used")
+    scan.add_argument("--json", action="store_true")
+    scan.set_defaults(function=_scan)
+
+    demo = verbs.add_parser("demo", parents=[common], help="a real recording through the real daemon")
+    demo.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for picture and summary")
+    demo.add_argument("--speed", type=_speed, default=12.0, help="times real time")
+    demo.set_defaults(function=_demo)
+
+    serve = verbs.add_parser("replay", parents=[common], help="a SeedLink server that plays recordings")
+    replay.configure(serve)
+    serve.set_defaults(function=replay.run)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    _set_up_logging(arguments)
+    try:
+        return int(arguments.function(arguments))
+    except ConfigError as error:
+        print(f"quake-streamer: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 1
+    except Exception:
+        logging.critical("a fault of this program", exc_info=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

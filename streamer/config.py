@@ -1,0 +1,252 @@
+"""The configuration: a TOML file, checked before anything starts. A wrong key is an error that names key, file and the nearest right one.
+
+Environment variables named ``QUAKE_SECTION__KEY`` stand above the file, so that secrets need not lie in it; ``QUAKE_REDIS_URL`` too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from quake.alerts import Mode
+
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
+SHIPPED_MODEL = "detector.pt"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; each line names a key, the file and what is wrong."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelConfig(_Section):
+    path: Path | None = Field(default=None, description="Compiled model; the shipped detector if not given")
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="The file must have this digest")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(
+        default=1, ge=1, description="Of torch; fixed, so that scores do not depend on the machine's load"
+    )
+
+
+class WindowConfig(_Section):
+    hop_s: float = Field(default=1.0, gt=0, description="Seconds between windows; a whole number of samples")
+    max_wait_s: Seconds = Field(
+        default=10.0, description="A window is scored as it stands once its station is this far ahead"
+    )
+    incomplete: Literal["score", "skip"] = Field(
+        default="score", description="score: with a whole vertical alone if need be"
+    )
+    ring_s: float = Field(default=180.0, ge=60, le=86_400, description="Seconds of samples kept for each channel")
+    future_s: Seconds = Field(default=60.0, description="Packets further ahead of this machine's clock are refused")
+
+
+class WorkerConfig(_Section):
+    batch_size: int = Field(default=16, ge=1, le=1024, description="Windows scored at once at most")
+    longest_wait_ms: float = Field(
+        default=10.0, ge=0, le=5_000, description="A ready window waits this long for others"
+    )
+    max_behind_s: float = Field(
+        default=60.0, ge=1, description="Live only: beyond this and not catching up, windows are dropped"
+    )
+
+
+class TriggerConfig(_Section):
+    on: float | None = Field(
+        default=None, gt=0, le=1, description="Probability that opens; the model's recommendation if not given"
+    )
+    off: float | None = Field(default=None, ge=0, le=1)
+    in_a_row: int = Field(default=2, ge=1, description="Windows at or above `on` that open a detection")
+    release: int = Field(default=3, ge=1, description="Windows below `off` that close it")
+    dead_s: Seconds = Field(default=15.0, description="After an opening no other begins for this long")
+    longest_s: float = Field(default=300.0, gt=0)
+
+
+class CoincidenceConfig(_Section):
+    min_stations: int = Field(default=3, ge=2)
+    window_s: Seconds = Field(default=10.0, description="Largest difference of onsets where coordinates are not known")
+    speed_km_s: float = Field(default=3.0, gt=0, description="Slowest apparent speed across the network")
+    tolerance_s: Seconds = Field(default=3.0, description="Error of an onset, on top of the travel time")
+    hold_s: Seconds = Field(
+        default=3.0, description="Longest wait, in data time, for stations that lag; 0 gives up same ids"
+    )
+    flowing_s: Seconds = Field(default=60.0, description="A station further behind the newest is not waited for")
+    longest_s: float = Field(default=180.0, gt=0)
+
+
+class RedisConfig(_Section):
+    url: str = "redis://127.0.0.1:6379/0"
+    prefix: str = Field(default="{quake}", pattern=r"\{.+\}", description="Of all keys; the braces are the hash tag")
+    retention_d: float = Field(default=30.0, gt=0, le=3_650, description="Days that alerts stay on the stream")
+    retention_h: float = Field(
+        default=48.0, gt=0, description="Hours of alerts offered again to a Redis that lost its data"
+    )
+    max_age_s: float = Field(
+        default=300.0, gt=0, description="A live alert published later than this after onset is stale"
+    )
+
+    @model_validator(mode="after")
+    def _seen_outlives_the_offer(self) -> RedisConfig:
+        if self.retention_h > 24 * self.retention_d:
+            raise ValueError(
+                "redis.retention_h is longer than redis.retention_d: what is offered again would come twice"
+            )
+        return self
+
+
+class MetricsConfig(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=9108, ge=0, le=65_535, description="0: any free port, written to the log")
+    max_stations: int = Field(default=1000, ge=0, description="Stations with series of their own; the others share one")
+
+
+class Place(_Section):
+    latitude: float = Field(ge=-90, le=90)
+    longitude: float = Field(ge=-180, le=180)
+
+
+class SourceConfig(_Section):
+    servers: tuple[str, ...] = Field(
+        min_length=1, description="The first, then its fall-backs: seedlink:// or seedlinks://"
+    )
+    select: tuple[str, ...] = Field(min_length=1, description="NET.STA, NET.STA.LOC or NET.STA.LOC.CHA; * and ?")
+    silence_s: float = Field(default=60.0, gt=0, description="A connection without a byte for this long is given up")
+    refresh_s: float = Field(
+        default=600.0, gt=0, description="How often wildcards are matched against the server's list"
+    )
+    failback_s: float = Field(
+        default=600.0, gt=0, description="How often the first server is tried again while on a fall-back"
+    )
+
+
+class Config(BaseSettings):
+    """Everything that `quake-streamer run` reads."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="QUAKE_", env_nested_delimiter="__")
+
+    mode: Mode = Mode.LIVE
+    state: Path = Field(
+        default=Path("quake-state"), description="Folder of the outbox; beside the configuration file if relative"
+    )
+    daemon: str = Field(default_factory=socket.gethostname, description="Names this process in the heartbeat")
+    source: tuple[SourceConfig, ...] = Field(min_length=1)
+    inventory: tuple[Path, ...] = Field(default=(), description="StationXML files: coordinates and orientation")
+    places: dict[Annotated[str, Field(pattern=r"^\w+[._]\w+$")], Place] = Field(
+        default={}, description="Coordinates by NET.STA, above those of the inventory"
+    )
+    model: ModelConfig = ModelConfig()
+    windows: WindowConfig = WindowConfig()
+    worker: WorkerConfig = WorkerConfig()
+    trigger: TriggerConfig = TriggerConfig()
+    coincidence: CoincidenceConfig | Literal[False] = Field(
+        default=CoincidenceConfig(), description="false: single-station detections alone"
+    )
+    redis: RedisConfig = RedisConfig()
+    metrics: MetricsConfig = MetricsConfig()
+
+    @model_validator(mode="after")
+    def _thresholds_in_order(self) -> Config:
+        on, off = self.trigger.on, self.trigger.off
+        if on is not None and off is not None and off > on:
+            raise ValueError(f"trigger.off ({off}) lies above trigger.on ({on})")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+
+def load(path: Path) -> Config:
+    """Raises `ConfigError` with a line for each fault."""
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    return resolve(content, path)
+
+
+def resolve(content: dict[str, Any], path: Path) -> Config:
+    """Check a parsed file; relative paths in it count from the folder it lies in."""
+    url, redis = os.environ.get("QUAKE_REDIS_URL"), content.get("redis", {})
+    if url and isinstance(redis, dict):
+        content = {**content, "redis": {**redis, "url": url}}
+    try:
+        config = Config(**content)
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}") from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_fault(dict(item))}" for item in error.errors())) from error
+    here = path.resolve().parent
+    model = config.model.model_copy(update={"path": here / config.model.path}) if config.model.path else config.model
+    return config.model_copy(
+        update={"state": here / config.state, "inventory": tuple(here / p for p in config.inventory), "model": model}
+    )
+
+
+def _fault(error: dict[str, Any]) -> str:
+    place = error["loc"]
+    key = ".".join(str(part) for part in place) or "configuration"
+    if error["type"] != "extra_forbidden":
+        return f"{key}: {error['msg']}"
+    near = difflib.get_close_matches(str(place[-1]), _keys(place[:-1]), 1, 0.4)
+    return f"{key}: no such key" + (
+        f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(_keys(place[:-1]))}"
+    )
+
+
+def _keys(place: tuple[Any, ...]) -> list[str]:
+    """The right keys of a section."""
+    model: type[BaseModel] = Config
+    for part in place:
+        if isinstance(part, str):
+            model = _SECTIONS.get(part, model)
+    return list(model.model_fields)
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "source": SourceConfig,
+    "places": Place,
+    "model": ModelConfig,
+    "windows": WindowConfig,
+    "worker": WorkerConfig,
+    "trigger": TriggerConfig,
+    "coincidence": CoincidenceConfig,
+    "redis": RedisConfig,
+    "metrics": MetricsConfig,
+}
+
+
+def redacted(url: str) -> str:
+    """The URL without its password or token."""
+    url = re.sub(r"(?i)([?&](?:password|token|username)=)[^&]*", r"\1***", url)
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return url.replace(parts.netloc, re.sub(r"^.*@", "***@", parts.netloc), 1)
+
+
+def printable(config: Config) -> str:
+    """As resolved, in JSON, without secrets."""
+    source = tuple(s.model_copy(update={"servers": tuple(map(redacted, s.servers))}) for s in config.source)
+    redis = config.redis.model_copy(update={"url": redacted(config.redis.url)})
+    return config.model_copy(update={"source": source, "redis": redis}).model_dump_json(indent=2)

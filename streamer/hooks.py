@@ -1,0 +1,92 @@
+"""What the pipeline tells about itself. Metrics, readiness and drills hang on these; the pipeline imports none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from quake.alerts import Alert
+from streamer.stages import Detection, Packet, Refused, Score, Unscored, Unused
+
+
+class Hooks:
+    """Does nothing; override what is of interest. Called from the pipeline's thread unless said otherwise; must not block."""
+
+    def packet(self, packet: Packet) -> None:
+        """A record was read."""
+
+    def refused(self, refused: Refused) -> None:
+        """A record held no usable samples."""
+
+    def samples_unused(self, channel: str, reason: Unused, count: int) -> None:
+        """Samples of a channel were not used."""
+
+    def windows_unused(self, unscored: Unscored) -> None:
+        """Windows were not scored."""
+
+    def scored(self, scores: list[Score]) -> None:
+        """A batch came back from the model."""
+
+    def detected(self, detection: Detection) -> None:
+        """A station's detection opened or closed."""
+
+    def stage(self, name: str, seconds: float) -> None:
+        """A stage took this long."""
+
+    def state(self, station: str, newest_ns: int, decided_ns: int, fill: float) -> None:
+        """How far a station is, now and then."""
+
+    def tick(self) -> None:
+        """The pipeline has come round."""
+
+    def behind(self, seconds: float) -> None:
+        """Decisions against the newest samples received, of the station that is furthest behind, now and then."""
+
+    def queue(self, packets: int, windows: int, undecided: int) -> None:
+        """How much waits, now and then."""
+
+    def overload(self, dropping: bool) -> None:
+        """The machine cannot keep up, or can again."""
+
+    def committing(self, alerts: list[Alert]) -> None:
+        """About to write the outbox."""
+
+    def committed(self, alerts: list[Alert]) -> None:
+        """The outbox is written."""
+
+    def commit_failed(self, cause: str) -> None:
+        """The outbox could not be written; it is tried again."""
+
+    def published(self, alert: Alert, outcome: str) -> None:
+        """Redis answered ``sent``, ``repeat`` or ``echo``. Publisher's thread."""
+
+    def marked_sent(self, count: int) -> None:
+        """The outbox knows that so many were sent. Publisher's thread."""
+
+    def publish_failed(self, cause: str) -> None:
+        """Redis could not be written. Publisher's thread."""
+
+    def redis_reachable(self, time_ns: int) -> None:
+        """A heartbeat went out. Publisher's thread."""
+
+    def backlog(self, depth: int, oldest_ns: int | None) -> None:
+        """Alerts in the outbox that were not sent."""
+
+    def source(self, kind: str, server: str, cause: str) -> None:
+        """A server was connected or lost. Source's threads."""
+
+
+class Fan(Hooks):
+    """Tells several, in order."""
+
+    def __init__(self, hooks: Iterable[Hooks]) -> None:
+        hooks = tuple(hooks)
+        for name in (n for n in vars(Hooks) if not n.startswith("_")):
+            setattr(self, name, _fan([getattr(h, name) for h in hooks]))
+
+
+def _fan(calls: list[object]) -> object:
+    def tell(*arguments: object) -> None:
+        for call in calls:
+            call(*arguments)  # type: ignore[operator]
+
+    return tell

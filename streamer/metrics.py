@@ -1,0 +1,265 @@
+"""What Prometheus scrapes, and whether the daemon is well: ``/metrics``, ``/healthz`` and ``/readyz`` on one port.
+
+Hangs on `streamer.hooks`; counts, never decides. Label values are bounded: stations beyond the configured number share ``other``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+from quake.alerts import Alert
+from streamer.hooks import Hooks
+from streamer.stages import NS, Detection, Packet, Refused, Score, Unscored, Unused
+
+STAGE_SECONDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+LATENCY_SECONDS = (0.05, 0.1, 0.15, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
+REDIS_SILENT_S = 20.0
+"""Four heartbeats: Redis is not reachable."""
+FLOWING_S = 120.0
+"""No window of any station scored for this long: data do not flow, or are of no use."""
+HUNG_S = 60.0
+"""The pipeline looks around several times a second: silent for this long, it hangs."""
+
+
+class Metrics(Hooks):
+    """All series of one daemon, in a registry of its own."""
+
+    def __init__(self, max_stations: int, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self.registry = CollectorRegistry()
+        self._clock_ns, self._max_stations = clock_ns, max_stations
+        self._stations: set[str] = set()
+        self._up: set[str] = set()
+        self._lock = threading.Lock()
+        self.last_score_s = self.last_redis_s = self.last_tick_s = -math.inf
+        """On the monotonic clock."""
+        self.commits = True
+        self.dropping = False
+        self._make_intake()
+        self._make_scoring()
+        self._make_alerts()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"quake_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"quake_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"quake_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+    def _make_intake(self) -> None:
+        self._packets = self._counter("packets_total", "Records received", "station")
+        self._samples = self._counter("samples_total", "Samples received", "station")
+        self._bytes = self._counter("received_bytes_total", "Bytes of records received", "station")
+        self._samples_unused = self._counter("samples_unused_total", "Samples not used, by reason", "reason")
+        self._records_refused = self._counter(
+            "records_refused_total", "Records without usable samples, by reason", "reason"
+        )
+        self._newest = self._gauge(
+            "newest_sample_timestamp_seconds", "Time just after a station's newest sample", "station"
+        )
+        self._latency = self._gauge("data_latency_seconds", "Newest sample against now", "station")
+        self._decided = self._gauge("decided_timestamp_seconds", "End of the newest window decided", "station")
+        self._fill = self._gauge("ring_fill_ratio", "Share of the ring that holds samples", "station")
+        self._reconnects = self._counter("reconnects_total", "Connections lost or not made, by cause", "cause")
+        self._connected = self._gauge("connected_servers", "Servers connected now")
+        for reason in Unused:
+            self._samples_unused.labels(reason), self._records_refused.labels(reason)
+
+    def _make_scoring(self) -> None:
+        self._windows = self._counter("windows_total", "Windows cut, scored or not")
+        self._scored = self._counter("windows_scored_total", "Windows scored")
+        self._windows_unused = self._counter("windows_unused_total", "Windows not scored, by reason", "reason")
+        self._batch = self._histogram("batch_size", "Windows scored at once", (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024))
+        self._stage = self._histogram("stage_seconds", "Time of a stage, for each batch", STAGE_SECONDS, "stage")
+        self._queue = self._gauge(
+            "queue_depth", "What waits: packets and windows; undecided: packets not acknowledged", "queue"
+        )
+        self._behind = self._gauge(
+            "behind_seconds", "Decisions against the newest samples received, of the slowest station"
+        )
+        self._overload = self._gauge("overloaded", "1 while windows are dropped")
+        for reason in Unused:
+            self._windows_unused.labels(reason)
+
+    def _make_alerts(self) -> None:
+        self._detections = self._counter("detections_total", "Detections opened or closed", "status")
+        self._alerts = self._counter("alerts_total", "Alert revisions committed", "kind", "status")
+        self._published = self._counter("published_total", "Alert revisions offered to Redis, by outcome", "outcome")
+        self._failures = self._counter("publish_failures_total", "Failed tries to publish, by cause", "cause")
+        self._commit_failures = self._counter("commit_failures_total", "Failed tries to write the outbox")
+        self._depth = self._gauge("outbox_depth", "Alert revisions not yet published")
+        self._age = self._gauge("outbox_age_seconds", "Age of the oldest of them")
+        self._to_alert = self._histogram(
+            "alert_latency_seconds", "From the deciding packet to Redis' answer", LATENCY_SECONDS
+        )
+        self._info = Info("quake_model", "The model in use", registry=self.registry)
+        self._build = Info("quake_build", "The program", registry=self.registry)
+
+    def describe(self, model: Mapping[str, str], build: Mapping[str, str]) -> None:
+        self._info.info(dict(model))
+        self._build.info(dict(build))
+
+    def _name(self, subject: str) -> str:
+        if subject not in self._stations and len(self._stations) >= self._max_stations:
+            return "other"
+        self._stations.add(subject)
+        return subject.removeprefix("FDSN:")
+
+    def packet(self, packet: Packet) -> None:
+        name = self._name(packet.subject)
+        self._packets.labels(name).inc()
+        self._samples.labels(name).inc(len(packet.samples))
+        self._bytes.labels(name).inc(packet.size)
+
+    def refused(self, refused: Refused) -> None:
+        self._records_refused.labels(refused.reason).inc()
+
+    def samples_unused(self, channel: str, reason: Unused, count: int) -> None:
+        self._samples_unused.labels(reason).inc(count)
+
+    def windows_unused(self, unscored: Unscored) -> None:
+        count = unscored.last - unscored.first + 1
+        self._windows.inc(count)
+        self._windows_unused.labels(unscored.reason).inc(count)
+
+    def scored(self, scores: list[Score]) -> None:
+        self.last_score_s = time.monotonic()
+        self._windows.inc(len(scores))
+        self._scored.inc(len(scores))
+        self._batch.observe(len(scores))
+
+    def detected(self, detection: Detection) -> None:
+        self._detections.labels("open" if detection.off_ns is None else "closed").inc()
+
+    def stage(self, name: str, seconds: float) -> None:
+        self._stage.labels(name).observe(seconds)
+
+    def state(self, station: str, newest_ns: int, decided_ns: int, fill: float) -> None:
+        name = self._name(station)
+        self._newest.labels(name).set(newest_ns / NS)
+        self._latency.labels(name).set((self._clock_ns() - newest_ns) / NS)
+        self._decided.labels(name).set(decided_ns / NS)
+        self._fill.labels(name).set(fill)
+
+    def queue(self, packets: int, windows: int, undecided: int) -> None:
+        for name, depth in (("packets", packets), ("windows", windows), ("undecided", undecided)):
+            self._queue.labels(name).set(depth)
+
+    def behind(self, seconds: float) -> None:
+        self._behind.set(seconds)
+
+    def overload(self, dropping: bool) -> None:
+        self.dropping = dropping
+        self._overload.set(dropping)
+
+    def committed(self, alerts: list[Alert]) -> None:
+        self.commits = True
+        for alert in alerts:
+            self._alerts.labels(alert.kind, alert.status).inc()
+
+    def commit_failed(self, cause: str) -> None:
+        self.commits = False
+        self._commit_failures.inc()
+
+    def published(self, alert: Alert, outcome: str) -> None:
+        self._published.labels(outcome).inc()
+        if outcome == "sent":
+            self._to_alert.observe(max(0.0, (self._clock_ns() - alert.created) / NS + alert.latency.processing_s))
+
+    def publish_failed(self, cause: str) -> None:
+        self._failures.labels(cause).inc()
+
+    def redis_reachable(self, time_ns: int) -> None:
+        self.last_redis_s = time.monotonic()
+
+    def backlog(self, depth: int, oldest_ns: int | None) -> None:
+        self._depth.set(depth)
+        self._age.set(0.0 if oldest_ns is None else (self._clock_ns() - oldest_ns) / NS)
+
+    def source(self, kind: str, server: str, cause: str) -> None:
+        with self._lock:  # sources have a thread each
+            if kind == "connected":
+                self._up.add(server)
+            else:
+                self._up.discard(server)
+            self._connected.set(len(self._up))
+        if kind != "connected":
+            self._reconnects.labels(cause).inc()
+
+    def tick(self) -> None:
+        self.last_tick_s = time.monotonic()
+
+    def alive(self) -> bool:
+        """False once the pipeline, having begun, does not come round any more."""
+        return math.isinf(self.last_tick_s) or time.monotonic() - self.last_tick_s < HUNG_S
+
+    def faults(self, ready: bool) -> dict[str, str]:
+        """Why the daemon is not ready: empty when it is."""
+        now_s = time.monotonic()
+        return {
+            name: text
+            for name, wrong, text in (
+                ("model", not ready, "not yet loaded and warmed up"),
+                ("data", now_s - self.last_score_s > FLOWING_S, "no window was scored for two minutes"),
+                ("redis", now_s - self.last_redis_s > REDIS_SILENT_S, "not reachable"),
+                ("outbox", not self.commits, "cannot be written"),
+                ("load", self.dropping, "windows are being dropped"),
+            )
+            if wrong
+        }
+
+
+class HealthServer:
+    """Serves until `stop`, from threads of its own."""
+
+    def __init__(self, host: str, port: int, metrics: Metrics, ready: Callable[[], bool]) -> None:
+        self._server = ThreadingHTTPServer((host, port), _handler(metrics, ready))
+        self._server.daemon_threads = True
+        self.address = f"http://{host}:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(metrics: Metrics, ready: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10  # seconds: a client that says nothing does not keep a thread
+
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(200, generate_latest(metrics.registry), CONTENT_TYPE_LATEST)
+            elif self.path == "/healthz":
+                alive = metrics.alive()
+                body = json.dumps({"alive": alive}).encode()
+                self._answer(200 if alive else 503, body, "application/json")
+            elif self.path == "/readyz":
+                faults = metrics.faults(ready())
+                body = json.dumps({"ready": not faults, "faults": faults}).encode()
+                self._answer(503 if faults else 200, body, "application/json")
+            else:
+                self._answer(404, b"there are /metrics, /healthz and /readyz\n", "text/plain")
+
+        def _answer(self, status: int, body: bytes, kind: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """A scrape every few seconds is nothing to read at night."""
+
+    return Handler

@@ -1,0 +1,227 @@
+"""The outbox: one SQLite file that makes alerts, trigger states, coincidence and resume points one acknowledgement.
+
+A transaction holds what was decided together; nothing leaves the machine before it is committed here, and a restart
+loads all of it. Talks to no network; `streamer.publisher` empties it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quake.alerts import Alert
+from streamer.coincidence import CoincidenceState
+from streamer.source.resume import ResumePoint
+from streamer.trigger import TriggerState
+
+SCHEMA = 1
+"""``PRAGMA user_version``: a file with a higher one was written by a newer release."""
+BUSY_S = 10.0
+"""The publisher marks alerts as sent while the pipeline commits; neither holds the file for longer than
+milliseconds."""
+
+_TABLES = """
+CREATE TABLE alert (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL, revision INTEGER NOT NULL, created_ns INTEGER NOT NULL,
+    k INTEGER, subject TEXT, body TEXT NOT NULL, sent INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (id, revision)
+);
+CREATE INDEX alert_unsent ON alert (sequence) WHERE sent = 0;
+CREATE TABLE trigger_state (subject TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE resume (
+    server TEXT, station TEXT, sequence TEXT, time_ns INTEGER, packet_ns INTEGER, PRIMARY KEY (server, station)
+);
+CREATE INDEX alert_sent ON alert (created_ns) WHERE sent = 1;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+class OutboxError(Exception):
+    """The file cannot be used: says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """An alert on its way out."""
+
+    alert: Alert
+    k: int | None = None
+    """Of a detection: the first window, with which two daemons on one station are told from two earthquakes."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one transaction holds."""
+
+    alerts: list[Produced] = field(default_factory=list)
+    triggers: Mapping[str, TriggerState] = field(default_factory=dict)
+    coincidence: CoincidenceState | None = None
+    resume: Mapping[tuple[str, str], ResumePoint] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a restart finds."""
+
+    triggers: dict[str, TriggerState]
+    coincidence: CoincidenceState | None
+    resume: dict[tuple[str, str], ResumePoint]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    sequence: int
+    body: str
+    k: int | None
+
+
+def _columns(point: ResumePoint) -> tuple[str | None, int | None, int | None]:
+    """SeedLink 4 counts to 2^64, SQLite's integers to 2^63: the number goes in as text."""
+    return None if point.sequence is None else str(point.sequence), point.time_ns, point.packet_ns
+
+
+class Outbox:
+    """Used by one thread; a second thread opens its own on the same path."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
+            self._prepare()
+        except (OSError, sqlite3.Error) as error:
+            self._give_up()
+            raise OutboxError(f"outbox {self.path}: {error}") from error
+        except OutboxError:
+            self._give_up()
+            raise
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _give_up(self) -> None:
+        if hasattr(self, "_db"):
+            self._db.close()
+
+    def __enter__(self) -> Outbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")  # an alert that was committed survives a power cut
+        if self._version() > SCHEMA:
+            found = self._version()
+            raise OutboxError(f"outbox {self.path}: schema {found} is newer than this release, which knows {SCHEMA}")
+        with self._transaction():
+            if self._version() == 0:  # asked inside the transaction: pipeline and publisher may open a new file at once
+                for statement in _TABLES.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")  # may fail as well, on a full disk
+        except BaseException:
+            if self._db.in_transaction:  # SQLite has rolled back by itself after some failures
+                self._db.execute("ROLLBACK")
+            raise
+
+    def load(self, fingerprint: str) -> Saved:
+        """What was decided before. Trigger states belong to one grid and one model, named by ``fingerprint``; under
+        another one they mean nothing and are left out, while alerts and resume points stay. Raises `OutboxError`."""
+        try:
+            return self._load(fingerprint)
+        except (sqlite3.Error, ValueError) as error:
+            raise OutboxError(f"outbox {self.path}: what it holds cannot be read: {error}") from error
+
+    def _load(self, fingerprint: str) -> Saved:
+        resume = {
+            (server, station): ResumePoint(None if sequence is None else int(sequence), time_ns, packet_ns)
+            for server, station, sequence, time_ns, packet_ns in self._db.execute("SELECT * FROM resume")
+        }
+        if self.get("fingerprint") != fingerprint:
+            with self._transaction():
+                self._db.execute("DELETE FROM trigger_state")
+                self._db.execute("DELETE FROM meta WHERE name = 'coincidence'")
+                self._set("fingerprint", fingerprint)
+        states = self._db.execute("SELECT subject, body FROM trigger_state")
+        triggers = {subject: TriggerState.model_validate_json(body) for subject, body in states}
+        body = self.get("coincidence")
+        return Saved(triggers, CoincidenceState.model_validate_json(body) if body else None, resume)
+
+    def commit(self, progress: Progress) -> int:
+        """Write it all or nothing; the number of alerts that were new. One that is there already (the same id and
+        revision, decided again after a restart) is left as it is."""
+        with self._transaction():
+            new = sum(self._add(produced) for produced in progress.alerts)
+            self._db.executemany(
+                "INSERT OR REPLACE INTO trigger_state VALUES (?, ?)",
+                [(subject, state.model_dump_json()) for subject, state in progress.triggers.items()],
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO resume VALUES (?, ?, ?, ?, ?)",
+                [(*key, *_columns(point)) for key, point in progress.resume.items()],
+            )
+            if progress.coincidence is not None:
+                self._set("coincidence", progress.coincidence.model_dump_json())
+        return new
+
+    def _add(self, produced: Produced) -> int:
+        alert = produced.alert
+        subject = alert.stations[0].source_id if produced.k is not None else None
+        row = (alert.id, alert.revision, alert.created, produced.k, subject, alert.model_dump_json())
+        return self._db.execute(
+            "INSERT OR IGNORE INTO alert (id, revision, created_ns, k, subject, body) VALUES (?, ?, ?, ?, ?, ?)", row
+        ).rowcount
+
+    def unsent(self, limit: int) -> list[Unsent]:
+        """The oldest alerts that have not been sent, in the order in which they were decided."""
+        rows = self._db.execute(
+            "SELECT sequence, body, k FROM alert WHERE sent = 0 ORDER BY sequence LIMIT ?", (limit,)
+        )
+        return [Unsent(*row) for row in rows]
+
+    def mark_sent(self, sequences: Sequence[int]) -> None:
+        with self._transaction():
+            self._db.executemany("UPDATE alert SET sent = 1 WHERE sequence = ?", [(s,) for s in sequences])
+
+    def send_again(self, since_ns: int) -> int:
+        """Take the alerts committed since then for unsent: Redis may have lost them. How many."""
+        with self._transaction():
+            return self._db.execute(
+                "UPDATE alert SET sent = 0 WHERE sent = 1 AND created_ns >= ?", (since_ns,)
+            ).rowcount
+
+    def prune(self, before_ns: int) -> int:
+        """Forget alerts that were sent and committed before then."""
+        with self._transaction():
+            return self._db.execute("DELETE FROM alert WHERE sent = 1 AND created_ns < ?", (before_ns,)).rowcount
+
+    def backlog(self) -> tuple[int, int | None]:
+        """Alerts unsent, and when the oldest of them was committed."""
+        depth, oldest_ns = self._db.execute("SELECT count(*), min(created_ns) FROM alert WHERE sent = 0").fetchone()
+        return int(depth), oldest_ns
+
+    def get(self, name: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set(self, name: str, value: str) -> None:
+        with self._transaction():
+            self._set(name, value)
+
+    def _set(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))

@@ -1,0 +1,35 @@
+-- One alert onto the stream and the channel, or not at all.
+--
+-- KEYS  1 stream  2 seen:<id>  3 opened:<subject>  4 epoch        (all share the hash tag: one slot of a cluster)
+-- ARGV  1 epoch  2 id  3 revision  4 body  5 channel  6 retention (s)  7 oldest entry to keep (ms since 1970)
+--       8 k of the first window, or ''  9 dead time (windows)
+-- Returns 'sent', 'repeat' (this revision or a later one was there), 'echo' (another daemon has told of this one under another id)
+-- or 'epoch' (this Redis does not hold the data that the publisher knows: it was emptied, or another one took over).
+
+if redis.call('GET', KEYS[4]) ~= ARGV[1] then
+  return 'epoch'
+end
+local seen = redis.call('GET', KEYS[2])
+if seen == 'echo' then
+  return 'echo'
+end
+if seen and tonumber(seen) >= tonumber(ARGV[3]) then
+  return 'repeat'
+end
+if ARGV[8] ~= '' then
+  local k, dead = tonumber(ARGV[8]), tonumber(ARGV[9])
+  local near = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. (k - dead), '(' .. (k + dead))
+  for _, id in ipairs(near) do
+    if id ~= ARGV[2] then
+      redis.call('SET', KEYS[2], 'echo', 'EX', ARGV[6])
+      return 'echo'
+    end
+  end
+  redis.call('ZADD', KEYS[3], k, ARGV[2])
+  redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -101)
+  redis.call('EXPIRE', KEYS[3], ARGV[6])
+end
+redis.call('XADD', KEYS[1], 'MINID', '~', ARGV[7], '*', 'id', ARGV[2], 'revision', ARGV[3], 'alert', ARGV[4])
+redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[6])
+redis.call('PUBLISH', ARGV[5], ARGV[4])
+return 'sent'

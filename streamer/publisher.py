@@ -1,0 +1,213 @@
+"""Empties the outbox into Redis: at least once from here, at most once on the stream.
+
+One atomic script writes the stream and the channel and refuses what is there. A fail-over or an emptied Redis is
+noticed by the marker ``{quake}:epoch`` (checked inside the script) and by the server's run id (checked at each
+heartbeat); then the outbox's last hours are offered again and the script drops what Redis still has. Decides nothing
+about alerts.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import redis
+from pydantic import ValidationError
+
+from quake.alerts import Alert, Keys, Mode
+from streamer.hooks import Hooks
+from streamer.outbox import Outbox, OutboxError, Unsent
+from streamer.stages import NS
+
+HEARTBEAT_S = 5.0
+FORGET_NS = 86_400 * NS
+"""A daemon that has not beaten for this long is struck off."""
+BATCH = 64
+"""Alerts between two looks at the clock: a heartbeat must not wait for a long backlog."""
+RETRY_S = (0.2, 10.0)
+"""First and longest pause after Redis failed; doubled each time, with jitter so that many daemons do not return at
+once."""
+PRUNE_S = 3600.0
+TIMEOUT_S = 5.0
+"""Redis that says nothing for this long is taken for gone."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishSettings:
+    url: str
+    keys: Keys
+    mode: Mode
+    daemon: str
+    """Names this process in the heartbeat."""
+    dead_k: int
+    retention_ns: int
+    """How long alerts stay on the stream."""
+    again_ns: int
+    """How much of the outbox is offered again to a Redis that lost its data."""
+    max_age_ns: int
+    """An alert older than this when it leaves is marked stale."""
+
+
+def client(url: str) -> redis.Redis:
+    """Connects to nothing yet. Raises ValueError for an address that means nothing."""
+    return redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True)
+
+
+class Publisher(threading.Thread):
+    """Runs until `stop`; outlives every failure of Redis."""
+
+    def __init__(
+        self, settings: PublishSettings, outbox: Path, hooks: Hooks, clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        super().__init__(name="publisher", daemon=True)
+        self._settings, self._path, self._hooks, self._clock_ns = settings, outbox, hooks, clock_ns
+        self._client = client(settings.url)
+        self._wake, self._stopping, self._abandoned = threading.Event(), threading.Event(), threading.Event()
+        self._heartbeat_due_s = self._prune_due_s = 0.0
+        """On the monotonic clock: a wall clock that is set back must not silence the heartbeat."""
+        self._pause_s = RETRY_S[0]
+        self._random = random.Random()
+
+    def wake(self) -> None:
+        """There is something new in the outbox."""
+        self._wake.set()
+
+    def stop(self, drain_s: float) -> None:
+        """End once the outbox is empty, or after ``drain_s``: what is left then goes out at the next start."""
+        self._stopping.set()
+        self._wake.set()
+        self.join(drain_s)
+        self._abandoned.set()
+        self.join(TIMEOUT_S)
+
+    def run(self) -> None:
+        script = self._client.register_script(files("streamer").joinpath("publish.lua").read_text())
+        outbox: Outbox | None = None
+        try:
+            while not self._abandoned.is_set():
+                try:
+                    outbox = outbox or Outbox(self._path)
+                    if self._stopping.is_set() and outbox.backlog()[0] == 0:
+                        return
+                    self._beat(self._client, outbox)
+                    self._drain(script, outbox)
+                    self._pause_s = RETRY_S[0]
+                    self._wake.wait(HEARTBEAT_S / 5)
+                    self._wake.clear()
+                except (redis.RedisError, sqlite3.Error, OutboxError) as error:
+                    log.warning("publishing: %s; trying again, alerts wait in the outbox", error)
+                    self._back_off(type(error).__name__)
+                except Exception:
+                    log.exception("a fault in the publisher; trying again, alerts wait in the outbox")
+                    self._back_off("internal")
+        finally:
+            self._client.close()
+            if outbox is not None:
+                outbox.close()
+
+    def _back_off(self, cause: str) -> None:
+        self._hooks.publish_failed(cause)
+        self._abandoned.wait(self._pause_s * self._random.uniform(0.5, 1.0))
+        self._pause_s = min(2 * self._pause_s, RETRY_S[0] if self._stopping.is_set() else RETRY_S[1])
+
+    def _beat(self, client: redis.Redis, outbox: Outbox) -> None:
+        if time.monotonic() < self._heartbeat_due_s:
+            return
+        now_ns = self._clock_ns()
+        self._check_epoch(client, outbox)
+        client.hset(self._settings.keys.heartbeat, self._settings.daemon, str(now_ns))
+        self._forget_the_dead(client, now_ns)
+        client.publish(self._settings.keys.heartbeat, self._settings.daemon)
+        self._heartbeat_due_s = time.monotonic() + HEARTBEAT_S
+        self._hooks.redis_reachable(now_ns)
+        if time.monotonic() >= self._prune_due_s:
+            self._prune_due_s = time.monotonic() + PRUNE_S
+            outbox.prune(now_ns - self._settings.again_ns)  # nobody needs them any longer: Redis holds them
+
+    def _forget_the_dead(self, client: redis.Redis, now_ns: int) -> None:
+        """A daemon has another name after each restart: without this the hash grows for ever."""
+        beats: Any = client.hgetall(self._settings.keys.heartbeat)
+        if dead := [name for name, beat in beats.items() if not beat.isdigit() or int(beat) < now_ns - FORGET_NS]:
+            client.hdel(self._settings.keys.heartbeat, *dead)
+
+    def _check_epoch(self, client: redis.Redis, outbox: Outbox) -> None:
+        """Notice another Redis, or the same one without its data, and offer the last hours again."""
+        fresh = str(uuid.uuid4())
+        client.set(self._settings.keys.epoch, fresh, nx=True)
+        here = f"{client.get(self._settings.keys.epoch)!s} {client.info('server')['run_id']!s}"
+        known = outbox.get("redis")
+        if here == known:
+            return
+        if known is not None:
+            count = outbox.send_again(self._clock_ns() - self._settings.again_ns)
+            log.warning("Redis was restarted, emptied or replaced: offering %d alert(s) again", count)
+        outbox.set("redis", here)  # last: a crash in between offers twice, which the script drops, rather than never
+
+    def _drain(self, script: redis.commands.core.Script, outbox: Outbox) -> None:
+        """Send what waits; marked together, since a mark costs a disk's flush and one that is missing only a refusal."""
+        while waiting := outbox.unsent(BATCH):
+            sent: list[int] = []
+            try:
+                for unsent in waiting:
+                    if not self._send(script, outbox, unsent):
+                        return
+                    sent.append(unsent.sequence)
+            finally:
+                outbox.mark_sent(sent)
+                self._hooks.marked_sent(len(sent))
+            if time.monotonic() >= self._heartbeat_due_s:
+                return
+
+    def _send(self, script: redis.commands.core.Script, outbox: Outbox, unsent: Unsent) -> bool:
+        epoch = (outbox.get("redis") or "").split(" ")[0]
+        alert = self._read(unsent)
+        if alert is None:
+            return True
+        keys, now_ns = self._settings.keys, self._clock_ns()
+        stream = keys.stream(alert.kind)
+        names = [stream, keys.seen(alert.id), keys.opened(alert.stations[0].source_id), keys.epoch]
+        outcome = str(
+            script(
+                keys=names,
+                args=[
+                    epoch,
+                    alert.id,
+                    alert.revision,
+                    alert.model_dump_json(),
+                    stream,
+                    max(1, self._settings.retention_ns // NS),
+                    (now_ns - self._settings.retention_ns) // 1_000_000,
+                    "" if unsent.k is None or alert.revision else unsent.k,
+                    self._settings.dead_k,
+                ],
+            )
+        )
+        if outcome == "epoch":
+            self._heartbeat_due_s = 0.0
+            return False
+        self._hooks.published(alert, outcome)
+        return True
+
+    def _read(self, unsent: Unsent) -> Alert | None:
+        """None for a body that this release cannot read: one such must not hold up all that follow."""
+        try:
+            return self._aged(Alert.model_validate_json(unsent.body))
+        except ValidationError as error:
+            self._hooks.publish_failed("unreadable")
+            log.error("outbox %s: alert %d is given up, it cannot be read: %s", self._path, unsent.sequence, error)
+            return None
+
+    def _aged(self, alert: Alert) -> Alert:
+        old = self._settings.mode is Mode.LIVE and self._clock_ns() - alert.onset > self._settings.max_age_ns
+        return alert.model_copy(update={"stale": True}) if old else alert

@@ -1,0 +1,299 @@
+"""The way out, against a real server: Valkey speaks Redis' protocol and runs its scripts."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from made_alerts import NOW_NS, alert, opening
+from valkey_server import OwnValkey, Valkey
+
+from quake.alerts import Alert, Keys, Kind, Mode
+from streamer import publisher as module
+from streamer.hooks import Hooks
+from streamer.outbox import Outbox, Produced, Progress
+from streamer.publisher import Publisher, PublishSettings
+from streamer.stages import NS
+
+HOUR_NS = 3600 * NS
+
+
+class Heard(Hooks):
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[str, int, str]] = []
+        self.failures: Counter[str] = Counter()
+
+    def published(self, alert: Alert, outcome: str) -> None:
+        self.outcomes.append((alert.id, alert.revision, outcome))
+
+    def publish_failed(self, cause: str) -> None:
+        self.failures[cause] += 1
+
+    @property
+    def sent(self) -> list[str]:
+        return [ident for ident, _, outcome in self.outcomes if outcome == "sent"]
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+    end_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def settings(url: str, prefix: str, **changes: Any) -> PublishSettings:
+    fields: dict[str, Any] = {
+        "url": url,
+        "keys": Keys(prefix),
+        "mode": Mode.LIVE,
+        "daemon": "d1",
+        "dead_k": 15,
+        "retention_ns": 30 * 24 * HOUR_NS,
+        "again_ns": 48 * HOUR_NS,
+        "max_age_ns": 300 * NS,
+    }
+    return PublishSettings(**{**fields, **changes})
+
+
+@contextmanager
+def publishing(
+    path: Path, with_settings: PublishSettings, clock_ns: int | None = NOW_NS
+) -> Iterator[tuple[Publisher, Heard]]:
+    heard = Heard()
+    clock: Callable[[], int] = time.time_ns if clock_ns is None else lambda: clock_ns
+    one = Publisher(with_settings, path, heard, clock)
+    one.start()
+    try:
+        yield one, heard
+    finally:
+        one.stop(0.1)
+        one.join(15)
+        assert not one.is_alive()
+
+
+def commit(path: Path, *items: Produced) -> None:
+    with Outbox(path) as outbox:
+        outbox.commit(Progress(alerts=list(items)))
+
+
+def entries(client: redis.Redis, stream: str) -> list[dict[str, str]]:
+    found: Any = client.xrange(stream)
+    return [fields for _, fields in found]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    commit(tmp_path / "outbox.sqlite")
+    return tmp_path / "outbox.sqlite"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(module, "RETRY_S", (0.05, 0.2))
+
+
+def test_stream_and_channel_in_order_with_the_alert_as_committed(valkey: Valkey, path: Path) -> None:
+    items = [Produced(alert(name, n)) for name in "abc" for n in range(3)]
+    keys = Keys(valkey.prefix)
+    with valkey.client() as client, client.pubsub() as channel:
+        channel.subscribe(keys.events)
+        until(lambda: channel.get_message(timeout=1))
+        commit(path, *items)
+        with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+            until(lambda: len(heard.sent) == 9)
+        bodies = [fields["alert"] for fields in entries(client, keys.events)]
+        assert [Alert.model_validate_json(b) for b in bodies] == [p.alert for p in items]
+        told = [m["data"] for _ in bodies if (m := channel.get_message(timeout=5))]
+        assert told == bodies
+        assert client.ttl(keys.seen(items[0].alert.id)) > 29 * 86_400
+    with Outbox(path) as outbox:
+        assert outbox.backlog()[0] == 0
+
+
+def test_a_lower_or_equal_revision_is_refused(valkey: Valkey, path: Path) -> None:
+    commit(path, Produced(alert("a", 2)), Produced(alert("a", 1)), Produced(alert("a", 3)))
+    with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+        until(lambda: len(heard.outcomes) == 3)
+    assert [(r, o) for _, r, o in heard.outcomes] == [(2, "sent"), (1, "repeat"), (3, "sent")]
+    with valkey.client() as client:
+        assert [f["revision"] for f in entries(client, Keys(valkey.prefix).events)] == ["2", "3"]
+
+
+def test_a_second_daemons_opening_within_the_dead_time_is_an_echo(valkey: Valkey, tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
+    commit(first, opening("a", 100))
+    closing = Produced(alert("b", 1, kind=Kind.DETECTION), 114)
+    commit(second, opening("b", 114), closing, opening("c", 115), opening("a", 100))
+    with publishing(first, settings(valkey.url, valkey.prefix)) as (_, heard):
+        until(lambda: heard.sent)
+    with publishing(second, settings(valkey.url, valkey.prefix, daemon="d2")) as (_, heard):
+        until(lambda: len(heard.outcomes) == 4)
+    assert [o for *_, o in heard.outcomes] == ["echo", "echo", "sent", "repeat"]
+    with valkey.client() as client:
+        ids = [f["id"] for f in entries(client, Keys(valkey.prefix).detections)]
+    assert ids == [alert("a").id, alert("c").id]
+
+
+def test_an_emptied_redis_is_offered_the_last_hours_once(own_valkey: OwnValkey, path: Path) -> None:
+    old = Produced(alert("old", created=NOW_NS - 100 * HOUR_NS))
+    commit(path, old, Produced(alert("a")), Produced(alert("b")))
+    with own_valkey.client() as client, publishing(path, settings(own_valkey.url, "{q}")) as (one, heard):
+        until(lambda: len(heard.sent) == 3)
+        client.flushall()
+        commit(path, Produced(alert("c")))
+        one.wake()
+        until(lambda: len(heard.sent) == 6)
+        assert [f["id"] for f in entries(client, "{q}:alerts")] == [alert(n).id for n in "abc"]
+        client.delete("{q}:epoch")  # lost by itself: offered again, and the script drops what is there
+        until(lambda: len(heard.outcomes) == 9)
+        assert [o for *_, o in heard.outcomes[6:]] == ["repeat"] * 3
+        assert len(entries(client, "{q}:alerts")) == 3
+
+
+def test_redis_down_at_the_start_then_up_then_restarted(own_valkey: OwnValkey, path: Path) -> None:
+    own_valkey.stop()
+    commit(path, Produced(alert("a")))
+    with publishing(path, settings(own_valkey.url, "{q}")) as (one, heard):
+        until(lambda: heard.failures)
+        own_valkey.start()
+        until(lambda: heard.sent == [alert("a").id])
+        own_valkey.stop()
+        commit(path, *(Produced(alert(str(n))) for n in range(20)))
+        one.wake()
+        until(lambda: sum(heard.failures.values()) > 2)
+        own_valkey.start()
+        until(lambda: len(set(heard.sent)) == 21)
+        with own_valkey.client() as client:
+            ids = [f["id"] for f in entries(client, "{q}:alerts")]
+    assert [i for i in ids if i != alert("a").id] == [alert(str(n)).id for n in range(20)]
+    assert len(ids) == len(set(ids))
+
+
+def test_what_waited_too_long_is_stale(valkey: Valkey, path: Path) -> None:
+    commit(path, Produced(alert("old", onset=NOW_NS - 301 * NS)), Produced(alert("new", onset=NOW_NS - 299 * NS)))
+    with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+        until(lambda: len(heard.sent) == 2)
+    with valkey.client() as client:
+        assert [json.loads(f["alert"])["stale"] for f in entries(client, Keys(valkey.prefix).events)] == [True, False]
+
+
+def test_a_replayed_alert_is_never_stale(valkey: Valkey, path: Path) -> None:
+    commit(path, Produced(alert("old", onset=NOW_NS - 301 * NS)))
+    with publishing(path, settings(valkey.url, valkey.prefix, mode=Mode.REPLAY)) as (_, heard):
+        until(lambda: heard.sent)
+    with valkey.client() as client:
+        assert not json.loads(entries(client, Keys(valkey.prefix).events)[0]["alert"])["stale"]
+
+
+def test_heartbeat_goes_on_under_a_clock_that_stands_still(valkey: Valkey, path: Path) -> None:
+    """A wall clock that is set back must not silence it."""
+    keys = Keys(valkey.prefix)
+    with valkey.client() as client, client.pubsub() as channel:
+        channel.subscribe(keys.heartbeat)
+        client.hset(keys.heartbeat, "gone", str(NOW_NS - 25 * HOUR_NS))
+        with publishing(path, settings(valkey.url, valkey.prefix)):
+            beats: list[Any] = []
+            until(
+                lambda: len([m for m in [channel.get_message(timeout=1)] if m and beats.append(m)]) or len(beats) >= 4
+            )
+        assert client.hgetall(keys.heartbeat) == {"d1": str(NOW_NS)}
+
+
+def test_old_entries_are_trimmed_from_the_stream(valkey: Valkey, path: Path) -> None:
+    stream = Keys(valkey.prefix).events
+    with valkey.client() as client:
+        for n in range(300):  # MINID ~ trims by whole nodes of a hundred entries
+            client.xadd(stream, {"alert": "x"}, id=f"{1000 + n}-0")
+        commit(path, Produced(alert("a")))
+        with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+            until(lambda: heard.sent)
+        assert len(entries(client, stream)) < 150
+
+
+def test_one_alert_that_cannot_be_read_holds_up_nobody(valkey: Valkey, path: Path) -> None:
+    commit(path, Produced(alert("a")), Produced(alert("b")))
+    with Outbox(path) as outbox:
+        outbox._db.execute("UPDATE alert SET body = '{}' WHERE sequence = 1")
+    with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+        until(lambda: heard.sent == [alert("b").id])
+    assert heard.failures == {"unreadable": 1}
+
+
+def test_it_outlives_a_locked_outbox(valkey: Valkey, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marked, real = threading.Event(), Outbox.mark_sent
+
+    def fail_once(self: Outbox, sequences: Any) -> None:
+        if not marked.is_set():
+            marked.set()
+            raise sqlite3.OperationalError("database is locked")
+        real(self, sequences)
+
+    monkeypatch.setattr(Outbox, "mark_sent", fail_once)
+    commit(path, Produced(alert("a")))
+    with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+        until(lambda: len(heard.outcomes) == 2)
+    assert [o for *_, o in heard.outcomes] == ["sent", "repeat"]
+
+
+def test_stopping_empties_the_outbox_first(valkey: Valkey, path: Path) -> None:
+    commit(path, *(Produced(alert(str(n))) for n in range(100)))
+    heard = Heard()
+    one = Publisher(settings(valkey.url, valkey.prefix), path, heard, lambda: NOW_NS)
+    one.start()
+    one.stop(20)
+    assert not one.is_alive()
+    assert len(heard.sent) == 100
+
+
+def test_it_outlives_a_fault_of_its_own(valkey: Valkey, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults, real = iter([RuntimeError("a fault of ours")]), Publisher._beat
+
+    def beat(self: Publisher, *arguments: Any) -> None:
+        if fault := next(faults, None):
+            raise fault
+        real(self, *arguments)
+
+    monkeypatch.setattr(Publisher, "_beat", beat)
+    commit(path, Produced(alert("a")))
+    with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+        until(lambda: heard.sent == [alert("a").id])
+    assert heard.failures == {"internal": 1}
+
+
+def test_a_strangers_value_among_the_heartbeats_is_cleared_away(valkey: Valkey, path: Path) -> None:
+    with_settings = settings(valkey.url, valkey.prefix)
+    with valkey.client() as client:
+        client.hset(with_settings.keys.heartbeat, "stranger", "no number")
+        commit(path, Produced(alert("a")))
+        with publishing(path, with_settings) as (_, heard):
+            until(lambda: heard.sent)
+            until(lambda: not client.hexists(with_settings.keys.heartbeat, "stranger"))
+    assert not heard.failures
+
+
+def test_stopping_while_redis_is_down_ends_and_does_not_spin(path: Path) -> None:
+    commit(path, Produced(alert("a")))
+    heard = Heard()
+    one = Publisher(settings("redis://127.0.0.1:1/0", "{q}"), path, heard, lambda: NOW_NS)
+    one.start()
+    until(lambda: heard.failures)
+    one.stop(1.0)
+    assert not one.is_alive()
+    assert sum(heard.failures.values()) < 100
+    with Outbox(path) as outbox:
+        assert outbox.backlog()[0] == 1
+
+
+def test_an_address_that_means_nothing_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="scheme"):
+        Publisher(settings("http://127.0.0.1", "{q}"), Path("none"), Heard())

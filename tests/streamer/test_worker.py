@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from made_packets import score
+from numpy.typing import NDArray
+
+from streamer.hooks import Hooks
+from streamer.stages import Score, Unscored, Unused, Window
+from streamer.worker import Batcher, Worker
+
+MS = 1_000_000
+
+
+class Fake:
+    """Says of each window what its first sample says."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def transform(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.sizes.append(len(windows))
+        return windows
+
+    def score(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]:
+        earthquake = spectrograms[:, 0, 0]
+        return np.stack([1 - earthquake, earthquake], axis=1)
+
+    def warm_up(self, batch_sizes: Iterable[int]) -> None:
+        self.sizes += batch_sizes
+
+
+def window(k: int, probability: float = 0.5) -> Window:
+    one = score(k, probability).window
+    one.samples[0, 0] = probability
+    return one
+
+
+def test_batches_are_padded_to_the_shapes_and_order_is_kept() -> None:
+    fake = Fake()
+    worker = Worker(fake, 8, Hooks())
+    items = [window(0, 0.25), Unscored("S", 1, 3, Unused.GAP), window(4, 0.75)]
+    found = worker.score(items)
+    assert worker.shapes == (1, 4, 8)
+    assert fake.sizes == [4]
+    assert [i.probability if isinstance(i, Score) else i for i in found] == [0.25, items[1], 0.75]
+    assert worker.score([items[1]]) == [items[1]]
+    assert fake.sizes == [4]
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_what_is_no_number_is_no_probability(broken: float) -> None:
+    (item,) = Worker(Fake(), 8, Hooks()).score([window(7, broken)])
+    assert item == Unscored(item.subject, 7, 7, Unused.CORRUPT)  # type: ignore[union-attr]
+
+
+def test_rounding_above_one_is_one() -> None:
+    (item,) = Worker(Fake(), 8, Hooks()).score([window(7, 1.0000001)])
+    assert isinstance(item, Score)
+    assert item.probability == 1.0
+
+
+def test_a_batch_goes_when_it_is_full_or_has_waited() -> None:
+    batcher = Batcher(3, 10 * MS)
+    batcher.add([window(0), window(1)], 0)
+    assert batcher.take(9 * MS) == []
+    assert batcher.wait_s(4 * MS, 1.0) == 0.006
+    assert [i.k for i in batcher.take(10 * MS)] == [0, 1]
+    batcher.add([window(k) for k in range(7)], 20 * MS)
+    assert [len(batcher.take(20 * MS)) for _ in range(3)] == [3, 3, 0]
+    assert batcher.windows == 1
+    assert batcher.wait_s(20 * MS, 1.0) == 0.01
+
+
+def test_dropping_for_overload_keeps_other_reasons() -> None:
+    batcher = Batcher(3, 10 * MS)
+    batcher.add([window(0), Unscored("S", 1, 1, Unused.GAP)], 0)
+    assert [i.reason for i in batcher.drop()] == [Unused.OVERLOAD, Unused.GAP]
+    assert (batcher.windows, batcher.wait_s(0, 0.3)) == (0, 0.3)
+
+
+class Refuses(Fake):
+    """As `CompiledModel` does for what it has no finite answer to."""
+
+    def score(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]:
+        if (spectrograms[:, 0, 0] > 0.9).any():
+            raise ValueError("the network's answer is not finite")
+        return super().score(spectrograms)
+
+
+def test_one_window_without_an_answer_does_not_cost_the_others() -> None:
+    found = Worker(Refuses(), 8, Hooks()).score([window(1, 0.25), window(2, 0.95), window(3, 0.5)])
+    assert [item.probability if isinstance(item, Score) else str(item.reason) for item in found] == [
+        0.25,
+        "corrupt",
+        0.5,
+    ]
