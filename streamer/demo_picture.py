@@ -108,9 +108,9 @@ def _probabilities(axis: Axes, evidence: Evidence, colours: dict[str, str]) -> N
         )
     axis.axhline(thresholds.on, color="black", linewidth=0.8, linestyle="--", label=f"on {thresholds.on:g}")
     axis.axhline(thresholds.off, color="grey", linewidth=0.8, linestyle=":", label=f"off {thresholds.off:g}")
-    axis.set_ylim(-0.02, 1.02)
+    axis.set_ylim(-0.02, 1.25)
     axis.set_ylabel("probability")
-    axis.legend(loc="center left", bbox_to_anchor=(0.3, 0.62), fontsize=8, ncols=6)
+    axis.legend(loc="upper center", fontsize=8, ncols=6)
 
 
 def _mark(axis: Axes, alerts: Sequence[Alert]) -> None:

@@ -77,6 +77,7 @@ class Metrics(Hooks):
     def _make_scoring(self) -> None:
         self._windows = self._counter("windows_total", "Windows cut, scored or not")
         self._scored = self._counter("windows_scored_total", "Windows scored")
+        self._incomplete = self._counter("windows_incomplete_total", "Windows scored without a component", "station")
         self._windows_unused = self._counter("windows_unused_total", "Windows not scored, by reason", "reason")
         self._batch = self._histogram("batch_size", "Windows scored at once", (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024))
         self._stage = self._histogram("stage_seconds", "Time of a stage, for each batch", STAGE_SECONDS, "stage")
@@ -136,6 +137,9 @@ class Metrics(Hooks):
         self._windows.inc(len(scores))
         self._scored.inc(len(scores))
         self._batch.observe(len(scores))
+        for score in scores:
+            if not score.window.complete:
+                self._incomplete.labels(self._name(score.window.subject)).inc()
 
     def detected(self, detection: Detection) -> None:
         self._detections.labels("open" if detection.off_ns is None else "closed").inc()

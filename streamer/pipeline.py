@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Protocol
 
+from quake.alerts import Status
 from quake.times import format_ns
 from streamer.acknowledge import Acknowledgement
 from streamer.alerting import Alerting
@@ -297,7 +298,8 @@ class Pipeline:
         self._alerts, self._dirty = [], set()
         self._p.hooks.committed(alerts)
         for alert in alerts:
-            log.info("alert %s", alert.summary())
+            if alert.status is not Status.UPDATE:
+                log.info("alert %s", alert.summary())
         self._p.hooks.stage("commit", time.perf_counter() - start_s)
         if alerts:
             self._p.wake_publisher()

@@ -87,3 +87,8 @@ def test_a_pipeline_that_hangs_is_not_alive(metrics: Metrics, server: HealthServ
     assert get(server, "/healthz")[0] == 200
     metrics.last_tick_s -= HUNG_S + 1
     assert get(server, "/healthz")[0] == 503
+
+
+def test_a_component_that_is_dead_shows(metrics: Metrics) -> None:
+    metrics.scored([score(1, 0.1), score(2, 0.1, components="Z")])
+    assert value(metrics, "quake_windows_incomplete_total", station="XX_ABC__H_H") == 1
