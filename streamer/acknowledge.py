@@ -60,15 +60,18 @@ class Acknowledgement:
         """Packets received and not yet decided."""
         return sum(len(line.undecided) for line in self._lines.values())
 
-    def received(self, cursor: Cursor, subject: str | None, start_ns: int = 0, end_ns: int = 0) -> None:
+    def received(self, cursor: Cursor, subject: str | None, start_ns: int = 0, end_ns: int = 0) -> bool:
+        """Whether it is the first of its station from this server."""
         key = (cursor.server, cursor.station)
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = _Line(cursor.sequence)
+        first = key not in self._lines
+        if first:
+            self._lines[key] = _Line(cursor.sequence)
+        line = self._lines[key]
         line.undecided.append(_Received(cursor.sequence, subject, start_ns, end_ns))
         if subject is not None:
             line.subjects.add(subject)
             line.newest_ns = max(line.newest_ns, end_ns)
+        return first
 
     def points(self, undecided_from: Callable[[str], int]) -> Iterator[tuple[Key, ResumePoint]]:
         """The points that moved since the last call. ``undecided_from`` gives, for a subject, the time of the oldest

@@ -102,7 +102,6 @@ class Pipeline:
         self._stations: dict[str, Station] = {}
         self._triggers = {subject: parts.trigger(subject, state) for subject, state in triggers.items()}
         self._dirty: set[str] = set()
-        self._followed: set[tuple[str, str]] = set()
         self._alerts: list[Produced] = []
         self._commit_due_ns = self._state_due_ns = 0
         self._decided_at_ns: int | None = None
@@ -144,7 +143,8 @@ class Pipeline:
                 self._commit_due_ns = 0
             elif isinstance(item, Refused):
                 self._refuse(item)
-            elif (station := self._insert(item)) is not None:
+            else:
+                station = self._insert(item)
                 touched[station.subject] = station
         middle_s = time.perf_counter()
         # In the order of the data, not of the stations: after an outage one look brings minutes of each.
@@ -161,7 +161,7 @@ class Pipeline:
         if item.cursor is not None:
             self._acknowledge(item.cursor, None)
 
-    def _insert(self, packet: Packet) -> Station | None:
+    def _insert(self, packet: Packet) -> Station:
         self._p.hooks.packet(packet)
         station = self._station(packet.subject)
         refused = station.insert(packet, lambda reason, count: self._unused(packet, reason, count))
@@ -177,11 +177,8 @@ class Pipeline:
             self._seldom.warning((packet.channel, reason), self.tick_ns() / NS, text)
 
     def _acknowledge(self, cursor: Cursor, subject: str | None, start_ns: int = 0, end_ns: int = 0) -> None:
-        key = (cursor.server, cursor.station)
-        if key not in self._followed:  # the first packet of a station: from here on it is never "from now" again
-            self._followed.add(key)
-            self._commit_due_ns = 0
-        self._p.acknowledgement.received(cursor, subject, start_ns, end_ns)
+        if self._p.acknowledgement.received(cursor, subject, start_ns, end_ns):
+            self._commit_due_ns = 0  # a station's first packet: from here on it is never "from now" again
 
     def _station(self, subject: str) -> Station:
         station = self._stations.get(subject)
@@ -202,8 +199,10 @@ class Pipeline:
 
     def _overloaded(self) -> bool:
         overload, now_ns = self._p.overload, self.clock_ns()
+        if overload is None:
+            return False
         lags = [lag_ns for lag_ns in map(self._lag_ns, self._stations.values()) if lag_ns is not None]
-        if overload is None or not lags:
+        if not lags:
             return False
         before, fullness = overload.dropping, self._p.source.queued / self._p.queue_packets
         lag_ns = int(median(lags))

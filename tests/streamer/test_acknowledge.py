@@ -163,7 +163,8 @@ def test_a_station_asked_for_has_a_point_before_its_first_packet() -> None:
 
 def test_asking_again_does_not_move_a_point_that_packets_made() -> None:
     acknowledgement = Acknowledgement(180 * NS)
-    acknowledgement.received(Cursor("server", "BW_UH1", 7), None)
+    assert acknowledgement.received(Cursor("server", "BW_UH1", 7), None)
+    assert not acknowledgement.received(Cursor("server", "BW_UH1", 8), None)
     acknowledgement.subscribed("server", "BW_UH1", 5 * NS)
     points = dict(acknowledgement.points(lambda _: 0))
-    assert points["server", "BW_UH1"].sequence == 7
+    assert points["server", "BW_UH1"].sequence == 8

@@ -60,7 +60,6 @@ class Feed:
     clock: Clock
     packets: list[Packet]
     queue: int
-    stations: int = 1
     taken: int = 0
 
     @property
