@@ -1,6 +1,6 @@
 """Read labelled records and cut training windows out of them.
 
-A data set is a folder in SeisBench's format: ``metadata.csv`` and ``waveforms.hdf5``; (3, N) in Z, N, E at 100 Hz, raw.
+A data set is a folder in SeisBench's format (`quake.data.seisbench`), raw, at 100 Hz, in Z, N, E where it states no order.
 Many records begin only seconds before P, so each is led in by its own noise, mirrored back and forth; the comparison of
 detectors does the same. What is not here: changing what a window looks like (`trainer.augment`).
 """
@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from quake.data.seisbench import DataError, SeisBenchDataset, Trace
+
 Samples = NDArray[np.float32]
 
+COMPONENTS = "ZNE"
 RATE_HZ = 100
 LEAD_S = 60
 """Seconds of mirrored noise in front of each record: the longest look-back among the detectors compared."""
@@ -40,10 +42,6 @@ COLUMNS = (
     "source_dataset",
     "split",
 )
-
-
-class DataError(Exception):
-    """A data set that cannot be used: names the file and what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,31 +88,18 @@ def read_records(folder: Path | str, split: str) -> list[Record]:
 
     DataError for a folder that is not such a data set, or a split that holds nothing.
     """
-    folder = Path(folder)
-    table = _metadata(folder / "metadata.csv")
-    try:
-        with h5py.File(folder / "waveforms.hdf5", "r") as archive:
-            records = [
-                _record(row, archive["data"]) for row in table[table["split"] == split].itertuples() if _usable(row)
-            ]
-    except (OSError, KeyError) as error:
-        raise DataError(f"{folder / 'waveforms.hdf5'}: cannot be read: {error}") from error
-    if not records:
-        raise DataError(f"{folder / 'metadata.csv'}: no usable trace of split {split!r}")
-    return records
-
-
-def _metadata(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, low_memory=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    dataset = SeisBenchDataset(folder, COMPONENTS, assumed_order=COMPONENTS)
+    table = dataset.metadata
     missing = set(COLUMNS) - set(table.columns)
     if missing:
-        raise DataError(f"{path}: no column {', '.join(sorted(missing))}")
+        raise DataError(f"{folder}: the metadata have no column {', '.join(sorted(missing))}")
     if "trace_sampling_rate_hz" in table and (table["trace_sampling_rate_hz"] != RATE_HZ).any():
-        raise DataError(f"{path}: traces must have {RATE_HZ} Hz")
-    return table
+        raise DataError(f"{folder}: traces must have {RATE_HZ} Hz")
+    usable = [row.split == split and _usable(row) for row in table.itertuples()]
+    records = [_record(trace) for trace in dataset.filter(usable)]
+    if not records:
+        raise DataError(f"{folder}: no usable trace of split {split!r}")
+    return records
 
 
 def _usable(row: Any) -> bool:
@@ -123,32 +108,23 @@ def _usable(row: Any) -> bool:
     return bool(np.isfinite(row.trace_p_arrival_sample))
 
 
-def _record(row: Any, data: Any) -> Record:
-    samples = _waveform(data, str(row.trace_name))
-    is_event = row.trace_category != "noise"
-    p = round(row.trace_p_arrival_sample) if is_event else -1
-    known_s = is_event and np.isfinite(row.trace_s_arrival_sample)
+def _record(trace: Trace) -> Record:
+    row, samples = trace.metadata, trace.samples
+    is_event = row["trace_category"] != "noise"
+    p = round(row["trace_p_arrival_sample"]) if is_event else -1
+    known_s = is_event and np.isfinite(row["trace_s_arrival_sample"])
     quiet = max(p - round(GUARD_S * RATE_HZ), RATE_HZ) if is_event else samples.shape[1]
     lead = LEAD_S * RATE_HZ
     return Record(
-        name=str(row.trace_name),
-        source=str(row.source_dataset),
-        source_id=str(row.source_id),
+        name=trace.name,
+        source=str(row["source_dataset"]),
+        source_id=str(row["source_id"]),
         samples=with_lead(samples, quiet, lead),
         p=p + lead if is_event else -1,
-        s=round(row.trace_s_arrival_sample) + lead if known_s else -1,
-        is_crowded=str(getattr(row, "multi_event", False)).lower() == "true",
-        origin="" if is_event else str(getattr(row, "noise_origin", "")),
+        s=round(row["trace_s_arrival_sample"]) + lead if known_s else -1,
+        is_crowded=str(row.get("multi_event", False)).lower() == "true",
+        origin="" if is_event else str(row.get("noise_origin", "")),
     )
-
-
-def _waveform(data: Any, name: str) -> Samples:
-    """SeisBench names a trace ``key`` or, in blocks, ``key$index,:channels,:samples``."""
-    if "$" not in name:
-        return np.asarray(data[name], dtype=np.float32)
-    key, where = name.split("$")
-    index, channels, samples = (int(part.lstrip(":")) for part in where.split(","))
-    return np.asarray(data[key][index, :channels, :samples], dtype=np.float32)
 
 
 def with_lead(samples: Samples, quiet: int, lead: int) -> Samples:
