@@ -83,12 +83,15 @@ def load_scorer(config: Config) -> Scorer:
     try:
         model = CompiledModel.load(path, m.device, sha256=m.sha256, threads=m.threads)
     except ImportError as error:
-        raise ConfigError(f"model: {error.name} is not installed: pip install 'quake[torch]'") from error
+        extra = "onnx" if error.name == "onnxruntime" else "torch"
+        raise ConfigError(f"model: {error.name} is not installed: pip install 'quake[{extra}]'") from error
     except (ModelError, ValueError) as error:
         raise ConfigError(f"model: {error}") from error
     spec = model.spec
-    if spec.task != "detect" or spec.components != ("Z", "N", "E"):
+    if spec.task != "detect" or spec.thresholds is None or spec.components != ("Z", "N", "E"):
         raise ConfigError(f"model {model.path}: {spec.task} on {'/'.join(spec.components)}; wanted: detect on Z/N/E")
+    if spec.unit != "any":
+        raise ConfigError(f"model {model.path}: reads {spec.unit}; stations send counts")
     try:
         grid = Grid.of(spec.sampling_rate_hz, spec.window_samples, config.windows.hop_s)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""``quake-trainer``: fit, compile, evaluate and inspect detectors.
+"""``quake-trainer``: fit, compile, export, evaluate and inspect models.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 """
@@ -11,12 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from quake.artifact import CompiledModel, ModelError, ModelSpec, read_spec
+from quake.artifact import CompiledModel, ModelError, ModelSpec, Thresholds, export_onnx
+from quake.data.seisbench import DataError
 from quake.models import HybridViT
+from trainer.card import model_card
 from trainer.compile import compile_detector, detector_spec, read_checkpoint, read_description
 from trainer.evaluate import VARIANTS, Rule, assess, choose_on, log_odds, score_records
 from trainer.fit_detector import FitConfig, fit
-from trainer.windows import DataError, Record, read_records
+from trainer.windows import Record, read_records
 
 FALSE_AN_HOUR = 3.0
 """Alarms of one station at thresholds chosen here; coincidence of stations takes most of them away."""
@@ -56,14 +58,21 @@ def evaluate(chosen: argparse.Namespace) -> None:
     records = read_records(chosen.data, chosen.split)
     table = score_records(model, records, chosen.hop, chosen.variant)
     table.to_csv(chosen.out, index=False, float_format="%.6f")
-    on, off = model.spec.thresholds.on, model.spec.thresholds.off
-    print(f"{chosen.variant}, on {on:g}, off {off:g}: {assess(records, table, Rule(log_odds(on), log_odds(off)))}")
+    limits = _thresholds(model.spec)
+    worth = assess(records, table, Rule(log_odds(limits.on), log_odds(limits.off)))
+    print(f"{chosen.variant}, on {limits.on:g}, off {limits.off:g}: {worth}")
 
 
 def inspect(chosen: argparse.Namespace) -> None:
-    """Print the spec of a model that loads."""
-    CompiledModel.load(chosen.model, "cpu")
-    print(read_spec(chosen.model).model_dump_json(indent=2))
+    """Print the spec, or the card, of a model that loads."""
+    model = CompiledModel.load(chosen.model, "cpu")
+    print(model_card(model.spec, model.sha256) if chosen.card else model.spec.model_dump_json(indent=2))
+
+
+def export(chosen: argparse.Namespace) -> None:
+    """Write the ONNX file of a TorchScript one."""
+    chosen.out.write_bytes(export_onnx(chosen.model))
+    log.info("%s: answers on ONNX Runtime as %s does on torch", chosen.out, chosen.model)
 
 
 def _write(network: HybridViT, records: Sequence[Record], chosen: argparse.Namespace) -> None:
@@ -73,7 +82,8 @@ def _write(network: HybridViT, records: Sequence[Record], chosen: argparse.Names
     if "thresholds" not in description:
         spec = _with_thresholds(spec, chosen)
         chosen.out.write_bytes(compile_detector(network, spec, records))
-    log.info("%s: %s %s, on %g, off %g", chosen.out, spec.name, spec.version, spec.thresholds.on, spec.thresholds.off)
+    limits = _thresholds(spec)
+    log.info("%s: %s %s, on %g, off %g", chosen.out, spec.name, spec.version, limits.on, limits.off)
 
 
 def _with_thresholds(spec: ModelSpec, chosen: argparse.Namespace) -> ModelSpec:
@@ -84,17 +94,28 @@ def _with_thresholds(spec: ModelSpec, chosen: argparse.Namespace) -> ModelSpec:
         return spec
     model = CompiledModel.load(chosen.out, "cpu", threads=chosen.threads)
     on = choose_on(records, score_records(model, records, HOP_S), FALSE_AN_HOUR)
-    return spec.model_copy(update={"thresholds": spec.thresholds.model_copy(update={"on": on, "off": on / 2})})
+    return spec.model_copy(update={"thresholds": Thresholds(on=on, off=on / 2)})
+
+
+def _thresholds(spec: ModelSpec) -> Thresholds:
+    if spec.thresholds is None:
+        raise ModelError(f"{spec.name} is not a detector: it has no thresholds")
+    return spec.thresholds
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="quake-trainer", description="Fit, compile, evaluate and inspect detectors.")
+    parser = argparse.ArgumentParser(prog="quake-trainer", description=(__doc__ or "").splitlines()[0])
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _fit_verb(verbs.add_parser("fit-detector", help="fit the detector on a data set and compile it"))
     _compile_verb(verbs.add_parser("compile", help="compile a checkpoint that fit-detector wrote"))
     _evaluate_verb(verbs.add_parser("evaluate", help="score labelled records with a compiled detector"))
+    verb = verbs.add_parser("export", help="write a compiled model for ONNX Runtime")
+    verb.add_argument("model", type=Path)
+    verb.add_argument("--out", type=Path, required=True, help="ONNX file to write")
+    verb.set_defaults(run=export)
     verb = verbs.add_parser("inspect", help="print a compiled model's spec")
     verb.add_argument("model", type=Path)
+    verb.add_argument("--card", action="store_true", help="for people, in Markdown")
     verb.set_defaults(run=inspect)
     return parser
 

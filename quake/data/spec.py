@@ -1,7 +1,8 @@
-"""What a compiled model says about itself: the spec that travels inside the file as the zip member ``quake.json``.
+"""What a compiled model says about itself: the spec that travels inside the file.
 
-Reading one needs no torch. The network and its checks are in `quake.artifact`, which also hands on the names of this
-module.
+In a TorchScript file it is the zip member ``extra/quake.json``, in an ONNX file the metadata of the same name. Reading
+one needs neither torch nor ONNX Runtime. The network and its checks are in `quake.artifact`, which also hands on the
+names of this module.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from quake.data.onnx_metadata import NotOnnxError, find_metadata
 from quake.data.spectrogram import SpectrogramShape
 
 SPEC_VERSION = 1
 SPEC_MEMBER = "quake.json"
+ZIP_SIGNATURE = b"PK\x03\x04"
 MAX_SPEC_BYTES = 1 << 20
 """A spec is some kilobytes: what claims more is not one."""
 
@@ -35,11 +41,33 @@ class _Section(BaseModel):
 
 
 class Stft(_Section):
-    """Short-time Fourier transform, not padded."""
+    """Short-time Fourier transform."""
 
     nperseg: int = Field(ge=2, description="samples a frame")
     hop: int = Field(ge=1, description="samples from one frame to the next")
     window: Text = Field(description="taper, by its name in scipy.signal.get_window; periodic")
+    padded: bool = Field(default=False, description="zeros at both ends, as scipy.signal.stft puts them")
+
+
+class Image(_Section):
+    """The size that spectrograms are brought to for networks that were made for photographs."""
+
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    normalisation: Literal["none", "imagenet"] = "none"
+
+
+class Decibels(_Section):
+    """What a spectral density is clipped to, in dB of unit**2/Hz."""
+
+    floor: float
+    ceiling: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.ceiling <= self.floor:
+            raise ValueError(f"ceiling {self.ceiling} is not above floor {self.floor}")
+        return self
 
 
 class Head(_Section):
@@ -47,6 +75,25 @@ class Head(_Section):
 
     name: Text
     classes: tuple[Text, ...] = Field(min_length=2)
+    lower_bounds: tuple[float, ...] = Field(
+        default=(), description="of classes that are ranges, highest first: one for each class but the last"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"a class stands twice in {self.name}")
+        if self.lower_bounds and len(self.lower_bounds) != len(self.classes) - 1:
+            raise ValueError(f"{len(self.lower_bounds)} lower bounds for {len(self.classes)} classes of {self.name}")
+        if any(above <= below for above, below in pairwise(self.lower_bounds)):
+            raise ValueError(f"the lower bounds of {self.name} do not fall: {self.lower_bounds}")
+        return self
+
+
+MAGNITUDE_HEAD = Head(name="magnitude", classes=("Large", "Medium", "Moderate", "Normal"), lower_bounds=(6.0, 5.0, 4.0))
+"""Large from 6.0, Medium from 5.0, Moderate from 4.0; Normal below, or no event."""
+AZIMUTH_HEAD = Head(name="azimuth", classes=("E", "N", "NE", "NW", "Normal", "S", "SE", "SW", "W"))
+"""Back-azimuth, station to event, in sectors of 45 degrees centred on their names; Normal: no event."""
 
 
 class Thresholds(_Section):
@@ -88,6 +135,14 @@ class Skill(_Section):
     note: str = ""
 
 
+class Compilation(_Section):
+    """How the file came about: largest differences of a probability between the compiled and the eager network."""
+
+    method: Literal["trace", "script"]
+    difference_real: float = Field(description="on the examples that compile_model was given")
+    difference_random: float = Field(description="on noise with the examples' mean and deviation at each pixel")
+
+
 class ModelSpec(_Section):
     """What a compiled model is, reads and answers. Version 1."""
 
@@ -99,21 +154,53 @@ class ModelSpec(_Section):
     components: tuple[Text, ...] = Field(min_length=1, description="order of the components in a window")
     sampling_rate_hz: float = Field(gt=0)
     window_samples: int = Field(ge=2, description="samples a window")
+    unit: Text = Field(default="any", description="of the samples: any, or what densities are measured in, as m/s")
     stft: Stft
-    normalisation: Literal["zscore_component"] = "zscore_component"
-    representation: Literal["log1p_magnitude"] = "log1p_magnitude"
-    gain: float = Field(gt=0, description="the magnitude is multiplied by this before log1p")
-    heads: tuple[Head, ...] = Field(min_length=1, max_length=1)
-    thresholds: Thresholds
+    taper_fraction: float = Field(default=0.0, ge=0, le=1, description="share of the window under a Tukey taper")
+    normalisation: Literal["none", "demean", "zscore_component", "zscore_window"] = "zscore_component"
+    representation: Literal["magnitude", "power", "log1p_magnitude", "decibel", "cross_decibel"] = "log1p_magnitude"
+    gain: float = Field(default=1.0, gt=0, description="the magnitude is multiplied by this before log1p")
+    decibels: Decibels | None = Field(default=None, description="range of the representations in decibels")
+    image: Image | None = None
+    heads: tuple[Head, ...] = Field(min_length=1)
+    thresholds: Thresholds | None = Field(default=None, description="a detector has them")
     calibration: Calibration = Calibration()
     training_data: tuple[TrainingSource, ...]
     skill: tuple[Skill, ...] = ()
+    compilation: Compilation | None = None
     weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="empty until compiled")
     built_with: Mapping[str, str] = Field(default={}, description="versions of the programs that built the file")
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        names = [head.name for head in self.heads]
+        if len(set(names)) != len(names):
+            raise ValueError(f"a head stands twice: {', '.join(names)}")
+        if self.task == "detect" and (self.thresholds is None or len(self.heads) != 1):
+            raise ValueError("a detector has thresholds and one head")
+        if (self.decibels is not None) != self.representation.endswith("decibel"):
+            raise ValueError(f"the representation {self.representation} and a range in decibels do not go together")
+        return self
+
     @property
     def spectrogram(self) -> SpectrogramShape:
-        return SpectrogramShape(self.stft.nperseg, self.stft.hop, self.stft.window, self.gain)
+        optional = (
+            {} if self.decibels is None else {"floor_db": self.decibels.floor, "ceiling_db": self.decibels.ceiling}
+        )
+        return SpectrogramShape(
+            nperseg=self.stft.nperseg,
+            hop=self.stft.hop,
+            window=self.stft.window,
+            gain=self.gain,
+            padded=self.stft.padded,
+            taper_fraction=self.taper_fraction,
+            normalisation=self.normalisation,
+            representation=self.representation,
+            sampling_rate_hz=self.sampling_rate_hz,
+            image_size=(self.image.height, self.image.width) if self.image else None,
+            image_normalisation=self.image.normalisation if self.image else "none",
+            **optional,
+        )
 
     @property
     def window_shape(self) -> tuple[int, int]:
@@ -122,13 +209,19 @@ class ModelSpec(_Section):
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(components, frequencies, frames) of one spectrogram."""
-        shape = self.spectrogram
-        return len(self.components), shape.frequencies, shape.frames(self.window_samples)
+        """(channels, height, width) of what the network reads: components, frequencies and frames if it is no image."""
+        return self.spectrogram.input_shape(len(self.components), self.window_samples)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.heads[0].classes
+        """Of all heads, one after the other: the columns of an answer."""
+        return tuple(name for head in self.heads for name in head.classes)
+
+    def by_head(self, probabilities: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """(B, classes of all heads) -> by the head's name (B, its classes)."""
+        ends = np.cumsum([len(head.classes) for head in self.heads])[:-1]
+        parts = np.split(probabilities, ends, axis=-1)
+        return {head.name: part for head, part in zip(self.heads, parts, strict=True)}
 
 
 def read_spec(path: str | Path) -> ModelSpec:
@@ -155,8 +248,7 @@ def parse_spec(path: Path, content: bytes) -> ModelSpec:
         raise ModelError(f"{path}: spec version {version!r} is not known (this program reads {SPEC_VERSION})")
     try:
         spec = ModelSpec.model_validate_json(json.dumps(raw))
-        spec.input_shape  # noqa: B018  # a window shorter than a frame, a taper nobody knows
-        spec.spectrogram.taper()
+        spec.input_shape  # noqa: B018  # a window shorter than a frame, a taper that nobody knows
     except ValidationError as error:
         reasons = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
         raise ModelError(f"{path}: its spec is wrong: {reasons}") from error
@@ -165,7 +257,16 @@ def parse_spec(path: Path, content: bytes) -> ModelSpec:
     return spec
 
 
+def is_torchscript(content: bytes) -> bool:
+    """By its first bytes: a TorchScript file is a zip, an ONNX file is not."""
+    return content.startswith(ZIP_SIGNATURE)
+
+
 def _spec_bytes(path: Path, content: bytes) -> bytes:
+    return _zipped_spec(path, content) if is_torchscript(content) else _onnx_spec(path, content)
+
+
+def _zipped_spec(path: Path, content: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             broken = archive.testzip()
@@ -177,3 +278,14 @@ def _spec_bytes(path: Path, content: bytes) -> bytes:
     if broken is not None:
         raise ModelError(f"{path}: damaged: {broken} does not match its checksum")
     raise ModelError(f"{path}: has no spec (one member extra/{SPEC_MEMBER} was expected, {len(members)} usable found)")
+
+
+def _onnx_spec(path: Path, content: bytes) -> bytes:
+    try:
+        found = find_metadata(content, SPEC_MEMBER)
+    except NotOnnxError as error:
+        message = f"{path}: neither a TorchScript nor an ONNX file, or truncated ({len(content)} bytes): {error}"
+        raise ModelError(message) from error
+    if len(found) != 1 or len(found[0].value) > MAX_SPEC_BYTES:
+        raise ModelError(f"{path}: has no spec (one metadata entry {SPEC_MEMBER} was expected, {len(found)} found)")
+    return found[0].value

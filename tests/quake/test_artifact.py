@@ -18,7 +18,15 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from quake.artifact import CompiledModel, ModelError, ModelSpec, compile_model, read_spec
+from quake.artifact import (
+    AZIMUTH_HEAD,
+    MAGNITUDE_HEAD,
+    CompiledModel,
+    ModelError,
+    ModelSpec,
+    compile_model,
+    read_spec,
+)
 from quake.data.spectrogram import spectrogram
 from quake.models import HybridViT
 
@@ -110,6 +118,18 @@ class TestSpec:
             ({"sampling_rate_hz": float("nan")}, "sampling_rate_hz"),
             ({"calibration": {"method": "temperature", "temperature": 0}}, "calibration.temperature"),
             ({"representation": "db"}, "representation"),
+            ({"representation": "decibel"}, "representation decibel and a range in decibels do not go together"),
+            ({"decibels": {"floor": -180, "ceiling": -60}}, "do not go together"),
+            ({"decibels": {"floor": -60, "ceiling": -60}}, "ceiling -60.0 is not above floor -60.0"),
+            ({"thresholds": None}, "a detector has thresholds and one head"),
+            ({"heads": (MAGNITUDE_HEAD, AZIMUTH_HEAD)}, "a detector has thresholds and one head"),
+            ({"heads": (MAGNITUDE_HEAD, MAGNITUDE_HEAD), "task": "characterise"}, "a head stands twice: magnitude"),
+            ({"heads": ({"name": "a", "classes": ("x", "x")},)}, "a class stands twice in a"),
+            (
+                {"heads": ({"name": "a", "classes": ("x", "y"), "lower_bounds": (1, 0)},)},
+                "2 lower bounds for 2 classes",
+            ),
+            ({"heads": ({"name": "a", "classes": ("x", "y", "z"), "lower_bounds": (1, 1)},)}, "of a do not fall"),
             ({"weights_sha256": "abc"}, "weights_sha256"),
         ],
     )
@@ -173,10 +193,19 @@ class TestRoundTrip:
         np.testing.assert_allclose(cold, 4 * warm, atol=1e-4)
 
     def test_a_network_that_does_not_fit_is_not_compiled(self) -> None:
-        with pytest.raises(ModelError, match=r"toy: compiled answers \(6, 3\)"):
+        with pytest.raises(ModelError, match=r"toy: the network answers \[\(3,\)\] a window, .* ask for \[\(2,\)\]"):
             compile_model(toy(classes=3), spec(), spectrogram(WINDOWS))
         with pytest.raises(ModelError, match=r"example has shape \(3, 33, 10\)"):
             compile_model(toy(), spec(), spectrogram(WINDOWS)[..., :10])
+        with pytest.raises(ModelError, match="one window cannot show that the batch is free"):
+            compile_model(toy(), spec(), spectrogram(WINDOWS[:1]))
+
+    def test_a_network_that_float16_breaks_is_not_compiled(self) -> None:
+        network = toy()
+        with torch.no_grad():
+            network[0].weight *= 1e6  # type: ignore[index]  # beyond float16: infinite
+        with pytest.raises(ModelError, match="compiled answers differ by nan from eager ones"):
+            compile_model(network, spec(), spectrogram(WINDOWS))
 
 
 class TestRefused:
@@ -195,12 +224,13 @@ class TestRefused:
         with pytest.raises(ModelError, match=r"none\.pt: cannot be read: No such file"):
             CompiledModel.load(tmp_path / "none.pt")
 
-    @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+    @pytest.mark.parametrize("share", [0.3, 0.999])
     def test_truncated(self, refuse: Any, content: bytes, share: float) -> None:
         refuse(content[: int(len(content) * share)], "not a TorchScript file, or truncated")
 
     def test_not_a_zip(self, refuse: Any) -> None:
-        refuse(b"weights " * 1000, "not a TorchScript file, or truncated")
+        refuse(b"weights " * 1000, "neither a TorchScript nor an ONNX file, or truncated")
+        refuse(b"", "neither a TorchScript nor an ONNX file")
 
     def test_damaged(self, refuse: Any, content: bytes) -> None:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -240,7 +270,7 @@ class TestRefused:
 
     def test_classes_the_network_does_not_answer(self, refuse: Any, content: bytes) -> None:
         heads = [{"name": "event", "classes": ["noise", "earthquake", "blast"]}]
-        refuse(changed(content, heads=heads), r"answers \(1, 2\), the spec's classes ask for \(1, 3\)")
+        refuse(changed(content, heads=heads), r"answers \[\(2, 2\)\], the spec's classes ask for \[\(2, 3\)\]")
 
     def test_zip_that_is_no_network(self, refuse: Any, content: bytes) -> None:
         text = spec(weights_sha256="0" * 64).model_dump_json()
@@ -274,6 +304,19 @@ class TestInput:
     def test_wrong_dtype(self, model: CompiledModel) -> None:
         with pytest.raises(ValueError, match="windows must be float32, not int32"):
             model.predict(np.zeros((1, 3, 2080), np.int32))  # type: ignore[arg-type]
+
+    def test_components_in_another_order(self, model: CompiledModel) -> None:
+        np.testing.assert_array_equal(model.predict(WINDOWS, "ZNE"), model.predict(WINDOWS))
+        with pytest.raises(ValueError, match="windows are E/N/Z, the model reads Z/N/E"):
+            model.predict(WINDOWS, ("E", "N", "Z"))
+
+    def test_what_does_not_vary_is_as_good_as_missing(self, model: CompiledModel) -> None:
+        windows = WINDOWS.copy()
+        windows[:, 1] = 0
+        stuck = windows.copy()
+        stuck[:, 1] = 8_388_607
+        np.testing.assert_array_equal(model.predict(stuck), model.predict(windows))
+        assert np.isfinite(model.predict(np.zeros((1, 3, 2080), np.float32))).all()
 
     def test_read_only_and_reversed_memory(self, model: CompiledModel) -> None:
         images = model.transform(WINDOWS)

@@ -31,7 +31,7 @@ def test_a_model_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path = tmp_path / "m.pt"
     path.write_bytes(b"no model")
     assert main(["inspect", str(path)]) == 1
-    assert f"{path}: not a TorchScript file" in capsys.readouterr().err
+    assert f"{path}: neither a TorchScript nor an ONNX file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

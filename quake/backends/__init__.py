@@ -1,0 +1,19 @@
+"""What runs a compiled network: TorchScript, or ONNX Runtime where there is no torch. Chosen in `quake.artifact`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Backend(Protocol):
+    """A loaded network."""
+
+    device: str
+    """cpu or cuda."""
+
+    def logits(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """(B, C, H, W) -> for each head (B, classes). RuntimeError where the network refuses the shape."""
+        ...

@@ -1,0 +1,75 @@
+"""Compiled networks on ONNX Runtime: for small boxes, where torch would cost more memory than all the rest.
+
+The weights of an ONNX file are named by the sha256 of the file as it was before the spec was appended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from quake.data.onnx_metadata import find_metadata, without
+from quake.data.spec import SPEC_MEMBER, ModelError, ModelSpec
+
+INPUT = "spectrograms"
+ONLY_FATAL = 4
+"""ONNX Runtime's log level: errors are raised, and warnings name optimisations that a user can do nothing about."""
+
+
+class OnnxRuntime:
+    """A network on ONNX Runtime."""
+
+    def __init__(self, session: Any, device: str) -> None:
+        self.device = device
+        self._session = session
+
+    @classmethod
+    def load(cls, path: Path, content: bytes, spec: ModelSpec, device: str, threads: int | None) -> OnnxRuntime:
+        """``path`` is what errors name. ModelError for a file that is refused, ValueError for a device."""
+        digest = weights_sha256(content)
+        if digest != spec.weights_sha256:
+            raise ModelError(f"{path}: its weights have sha256 {digest}, the spec says {spec.weights_sha256 or 'none'}")
+        where = choose_device(device)
+        try:
+            session = onnxruntime.InferenceSession(content, _options(threads), providers=_providers(where))
+        except Exception as error:  # its errors have no common base but this
+            raise ModelError(f"{path}: ONNX Runtime cannot load it: {str(error).strip().splitlines()[0]}") from error
+        return cls(session, where)
+
+    def logits(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        try:
+            return tuple(self._session.run(None, {INPUT: images}))
+        except Exception as error:  # its errors have no common base but this
+            raise RuntimeError(str(error)) from error
+
+
+def choose_device(device: str) -> str:
+    """ValueError where there is none of that name."""
+    available = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "cuda" and not available:
+        raise ValueError("device cuda was asked for, and ONNX Runtime has none (pip install onnxruntime-gpu)")
+    return "cuda" if device == "cuda" or (device == "auto" and available) else "cpu"
+
+
+def weights_sha256(content: bytes) -> str:
+    """Of a file with or without its spec."""
+    entries = find_metadata(content, SPEC_MEMBER)
+    return hashlib.sha256(without(content, entries[0]) if entries else content).hexdigest()
+
+
+def _providers(device: str) -> list[str]:
+    return [*(["CUDAExecutionProvider"] if device == "cuda" else []), "CPUExecutionProvider"]
+
+
+def _options(threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ONLY_FATAL
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return options

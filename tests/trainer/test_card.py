@@ -1,0 +1,47 @@
+"""The card says what the spec says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quake.artifact import AZIMUTH_HEAD, MAGNITUDE_HEAD, Compilation, CompiledModel, ModelSpec
+from trainer.card import model_card
+from trainer.cli import main
+
+DETECTOR = Path(__file__).parents[2] / "models" / "zoo" / "detector.pt"
+
+
+def test_the_shipped_detectors_card(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(DETECTOR), "--card"]) == 0
+    card = capsys.readouterr().out
+    model = CompiledModel.load(DETECTOR, "cpu")
+    assert card.startswith(f"# detector {model.spec.version}\n")
+    assert model.sha256 in card
+    assert "| event | noise, earthquake |" in card
+    assert "| STFT | hann, 64 samples every 32 |" in card
+    assert "Thresholds: on 0.92, off 0.45. Calibration: none." in card
+    for source in model.spec.training_data:
+        assert f"| {source.name} | {source.licence} |" in card
+    for skill in model.spec.skill:
+        assert f"{skill.value:g}" in card
+
+
+def test_heads_with_bounds_and_the_compilations_differences() -> None:
+    spec = CompiledModel.load(DETECTOR, "cpu").spec
+    made = Compilation(method="trace", difference_real=0.00123, difference_random=2e-5)
+    changes = {"task": "characterise", "heads": (MAGNITUDE_HEAD, AZIMUTH_HEAD), "compilation": made, "skill": ()}
+    card = model_card(ModelSpec.model_validate({**spec.model_dump(), **changes}), "0" * 64)
+    assert "| magnitude | Large (from 6), Medium (from 5), Moderate (from 4), Normal |" in card
+    assert "| azimuth | E, N, NE, NW, Normal, S, SE, SW, W |" in card
+    assert "0.0012 on real windows, 2e-05 on random ones" in card
+    assert "Not measured." in card
+
+
+def test_export_writes_what_loads_without_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "detector.onnx"
+    assert main(["export", str(DETECTOR), "--out", str(out)]) == 0
+    assert CompiledModel.load(out, "cpu", "onnxruntime").spec.name == "detector"
+    assert main(["export", str(out), "--out", str(tmp_path / "again.onnx")]) == 1
+    assert "not a TorchScript file" in capsys.readouterr().err

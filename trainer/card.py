@@ -1,0 +1,73 @@
+"""The card of a compiled model: what its spec says, for people. What nobody measured is not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from quake.artifact import Head, ModelSpec, Skill
+
+
+def model_card(spec: ModelSpec, sha256: str) -> str:
+    """Markdown; ``sha256`` is the file's."""
+    sections = [
+        f"# {spec.name} {spec.version}",
+        f"{spec.architecture}. Task: {spec.task}. The file's sha256 is `{sha256}`.",
+        "## Reads",
+        _table(("what", "value"), _input(spec)),
+        "## Answers",
+        _table(("head", "classes"), ((head.name, _classes(head)) for head in spec.heads)),
+        _decision(spec),
+        "## Skill",
+        _table(("data", "measure", "value", "95 % interval"), map(_skill, spec.skill))
+        if spec.skill
+        else "Not measured.",
+        "## Training data",
+        _table(("name", "licence", "citation"), ((s.name, s.licence, s.citation) for s in spec.training_data)),
+        "## Compilation",
+        _compilation(spec),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _input(spec: ModelSpec) -> Iterable[tuple[str, str]]:
+    channels, height, width = spec.input_shape
+    yield "window", f"{'/'.join(spec.components)}, {spec.window_samples} samples at {spec.sampling_rate_hz:g} Hz"
+    yield "unit", spec.unit
+    yield "normalisation", spec.normalisation
+    yield "STFT", f"{spec.stft.window}, {spec.stft.nperseg} samples every {spec.stft.hop}"
+    yield "representation", spec.representation + (f", gain {spec.gain:g}" if spec.gain != 1 else "")
+    yield "network's input", f"{channels} x {height} x {width}"
+
+
+def _classes(head: Head) -> str:
+    bounds = [f" (from {bound:g})" for bound in head.lower_bounds]
+    return ", ".join(
+        name + bound for name, bound in zip(head.classes, [*bounds, *[""] * len(head.classes)], strict=False)
+    )
+
+
+def _decision(spec: ModelSpec) -> str:
+    limits = f"Thresholds: on {spec.thresholds.on:g}, off {spec.thresholds.off:g}. " if spec.thresholds else ""
+    method = spec.calibration.method
+    return f"{limits}Calibration: {method}{f' {spec.calibration.temperature:g}' if method != 'none' else ''}."
+
+
+def _skill(skill: Skill) -> tuple[str, ...]:
+    interval = "" if skill.low is None or skill.high is None else f"{skill.low:g} to {skill.high:g}"
+    return skill.data, f"{skill.measure}{f' ({skill.note})' if skill.note else ''}", f"{skill.value:g}", interval
+
+
+def _compilation(spec: ModelSpec) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in spec.built_with.items())
+    if spec.compilation is None:
+        return f"Built with {versions}." if versions else ""
+    how = spec.compilation
+    return (
+        f"By {how.method}, with {versions}. Largest difference of a probability from the eager network: "
+        f"{how.difference_real:.2g} on real windows, {how.difference_random:.2g} on random ones."
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
