@@ -1,12 +1,13 @@
 # Two commands are all a newcomer needs:  make demo   make test
 BIN := .venv/bin
 
-.PHONY: help demo test check bench setup clean
+.PHONY: help demo test drill check bench setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a real recording through the real daemon, in half a minute"
-	@echo "make test    every test"
+	@echo "make test    every test but the drills"
+	@echo "make drill   the tests that take minutes each"
 	@echo "make check   format, lint, types, import rules, generated files"
 	@echo "make bench   benchmarks"
 
@@ -16,8 +17,12 @@ setup:
 demo: setup
 	@$(BIN)/quake-streamer demo --log-level warning
 
+# One thread for each of the two: OpenMP's threads spin while they wait, and four on two cores would wait for one another.
 test: setup
-	@$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
+
+drill: setup
+	@$(BIN)/pytest -m drill
 
 check: setup
 	@$(BIN)/ruff format --check .
