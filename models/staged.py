@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
-from timm.models._manipulate import adapt_input_conv
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 NO_DECAY = frozenset({"cls_token", "pos_embed", "layer_scale"})

@@ -147,12 +147,16 @@ class CompiledModel:
         temperature = np.float32(self.spec.calibration.temperature)
         with np.errstate(invalid="ignore"):  # infinite logits: the answer is NaN, which `score` refuses
             heads = [softmax(logits / temperature, axis=1) for logits in self._backend.logits(spectrograms)]
-        return np.concatenate(heads, axis=1)
+        return np.concatenate(heads, axis=1, dtype=np.float32)
 
     def _check_answer(self) -> None:
-        """Run two windows through: the spec must be what the network reads and answers, in any batch."""
-        images = np.zeros((2, *self.spec.input_shape), np.float32)
-        expected = [(2, len(head.classes)) for head in self.spec.heads]
+        """Run two batches through: the spec must be what the network reads and answers, however many windows there are."""
+        for batch in (1, 3):
+            self._check_batch(batch)
+
+    def _check_batch(self, batch: int) -> None:
+        images = np.zeros((batch, *self.spec.input_shape), np.float32)
+        expected = [(batch, len(head.classes)) for head in self.spec.heads]
         try:
             answers = self._backend.logits(images)
         except RuntimeError as error:

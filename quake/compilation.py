@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import io
+import math
+import warnings
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +33,7 @@ ONNX_TOLERANCE = 1e-4
 """How far probabilities of the two backends may be from each other: rounding only, the weights are the same."""
 ONNX_OPSET = 18
 """Knows every operator of the families, and ONNX Runtime since 1.14 knows it."""
+METHODS = ("trace", "script")
 CHECK_SEED = 33
 CHECK_BATCH = 4
 
@@ -44,24 +47,24 @@ def compile_model(
     like it, the compiled network must answer within FLOAT16_TOLERANCE of the eager one; the spec in the file states the
     differences. ``network`` answers logits: (B, classes), or a tuple of them in the order of the spec's
     heads. Returns the same bytes for the same network in a fresh process. ModelError where the network does not fit the
-    spec or does not survive.
+    spec or does not survive, and where tracing would freeze a decision that it takes from its input.
     """
     import torch
 
     from quake.backends.torchscript import jit, quiet, weights_sha256
 
-    _check_example(spec, example)
+    _check_example(spec, example, method)
     eager = copy.deepcopy(network).cpu().float().eval()
     random = _random_like(example)
     with torch.no_grad(), quiet():
-        expected = [_eager(eager, images) for images in (example, random)]  # before weights lose digits
-        compiled = jit.script(eager) if method == "script" else _trace(eager, example)
+        expected = [_eager(spec, eager, images) for images in (example, random)]  # before weights lose digits
+        compiled = jit.script(eager) if method == "script" else _trace(spec, eager, example)
     _narrow(compiled)
     versions = {name: _version_of(name) for name in ("torch", "timm", "torchvision", "numpy")}
     known = {"weights_sha256": weights_sha256(compiled), "built_with": versions}
     spec = ModelSpec.model_validate({**spec.model_dump(), **known})
     loaded, pairs = _reload(compiled, spec), zip((example, random), expected, strict=True)
-    real, made = (_difference(spec, loaded.logits(images), logits) for images, logits in pairs)
+    real, made = (_difference(spec, _one_and_all(loaded, images), logits) for images, logits in pairs)
     if not max(real, made) <= FLOAT16_TOLERANCE:
         message = f"{spec.name}: compiled answers differ by {max(real, made):.4f} from eager ones"
         raise ModelError(f"{message} (allowed: {FLOAT16_TOLERANCE})")
@@ -87,8 +90,7 @@ def export_onnx(path: str | Path) -> bytes:
     bare = _onnx_content(network, spec)
     spec = spec.model_copy(update={"weights_sha256": weights_sha256(bare)})
     exported = append_metadata(bare, SPEC_MEMBER, spec.model_dump_json(indent=2).encode())
-    noise = np.random.default_rng(CHECK_SEED).standard_normal((CHECK_BATCH, *spec.window_shape))
-    images = spectrogram(noise, spec.spectrogram)
+    images = _noise_images(spec)
     backends: tuple[Backend, Backend] = OnnxRuntime.load(path, exported, spec, "cpu", None), TorchScript(network, "cpu")
     answers = [backend.logits(images) for backend in backends]
     worst = _difference(spec, *answers)
@@ -97,11 +99,24 @@ def export_onnx(path: str | Path) -> bytes:
     return exported
 
 
-def _check_example(spec: ModelSpec, example: NDArray[np.float32]) -> None:
+def _check_example(spec: ModelSpec, example: NDArray[np.float32], method: str) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
+    if not isinstance(example, np.ndarray) or example.dtype != np.float32:
+        raise ModelError(f"{spec.name}: the example must be a float32 array of NumPy")
     if example.shape[1:] != spec.input_shape:
         raise ModelError(f"{spec.name}: the example has shape {example.shape[1:]}, the spec says {spec.input_shape}")
     if len(example) < 2:
         raise ModelError(f"{spec.name}: an example of one window cannot show that the batch is free")
+
+
+def _noise_images(spec: ModelSpec) -> NDArray[np.float32]:
+    """Of white noise, in the middle of the range where densities are clipped to one."""
+    shape = spec.spectrogram
+    middle = 10 ** ((shape.floor_db + shape.ceiling_db) / 20) if spec.decibels else 1.0  # unit^2/Hz
+    deviation = math.sqrt(middle * shape.sampling_rate_hz / 2)
+    noise = np.random.default_rng(CHECK_SEED).standard_normal((CHECK_BATCH, *spec.window_shape))
+    return spectrogram(deviation * noise, shape)
 
 
 def _random_like(example: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -110,19 +125,30 @@ def _random_like(example: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(example.mean(axis=0) + noise * example.std(axis=0), dtype=np.float32)
 
 
-def _eager(network: nn.Module, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+def _eager(spec: ModelSpec, network: nn.Module, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
     import torch
 
-    answer = network(torch.from_numpy(images))
-    return tuple(head.numpy() for head in (answer if isinstance(answer, tuple) else (answer,)))
+    from quake.backends.torchscript import heads_of
+
+    try:
+        return tuple(head.numpy() for head in heads_of(network(torch.from_numpy(images))))
+    except (RuntimeError, ValueError, TypeError) as error:
+        message = f"{spec.name}: the network does not answer images of shape {images.shape}: {error}"
+        raise ModelError(message) from error
 
 
-def _trace(network: nn.Module, example: NDArray[np.float32]) -> torch.jit.ScriptModule:
+def _trace(spec: ModelSpec, network: nn.Module, example: NDArray[np.float32]) -> torch.jit.ScriptModule:
     import torch
 
     from quake.backends.torchscript import jit
 
-    traced: torch.jit.ScriptModule = jit.trace(network, torch.from_numpy(example), check_trace=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", jit.TracerWarning)
+        traced: torch.jit.ScriptModule = jit.trace(network, torch.from_numpy(example), check_trace=False)
+    frozen = [warning for warning in caught if issubclass(warning.category, jit.TracerWarning)]
+    if frozen:  # the example's answer would be everybody's
+        reason = str(frozen[0].message).strip().splitlines()[0]
+        raise ModelError(f"{spec.name}: cannot be traced, method='script' may do: {reason}")
     return traced
 
 
@@ -131,6 +157,15 @@ def _reload(network: torch.jit.ScriptModule, spec: ModelSpec) -> Backend:
     from quake.backends.torchscript import TorchScript
 
     return TorchScript.load(Path(f"<{spec.name}>"), _save(network, spec), spec, "cpu", None)
+
+
+def _one_and_all(loaded: Backend, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    """The answers to a batch, the first of them from a batch of its own: as many as it was made with must not matter."""
+    try:
+        first, others = loaded.logits(images[:1]), loaded.logits(images[1:])
+    except RuntimeError as error:
+        raise ModelError(f"the batch is not free: {str(error).strip().splitlines()[-1]}") from error
+    return tuple(np.concatenate(parts) for parts in zip(first, others, strict=True))
 
 
 def _difference(
@@ -143,6 +178,8 @@ def _difference(
     wanted = [(len(head.classes),) for head in spec.heads]
     if shapes != wanted:
         raise ModelError(f"{spec.name}: the network answers {shapes} a window, the spec's heads ask for {wanted}")
+    if [head.shape for head in answer] != [head.shape for head in expected]:
+        raise ModelError(f"{spec.name}: the batch is not free: {len(expected[0])} windows, {len(answer[0])} answers")
     pairs = zip(answer, expected, strict=True)
     return float(np.max([np.abs(softmax(a, axis=1) - softmax(e, axis=1)).max() for a, e in pairs]))
 
@@ -176,6 +213,8 @@ def _onnx_content(network: torch.jit.ScriptModule, spec: ModelSpec) -> bytes:
 
     buffer = io.BytesIO()
     names = [head.name for head in spec.heads]
+    if INPUT in names:
+        raise ModelError(f"{spec.name}: a head cannot be called as the input is: {INPUT}")
     images = torch.rand(CHECK_BATCH, *spec.input_shape)
     with quiet(), torch.no_grad():
         torch.onnx.export(

@@ -36,7 +36,9 @@ class ModelConfig(_Section):
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="The file must have this digest")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(
-        default=1, ge=1, description="Of torch; fixed, so that scores do not depend on the machine's load"
+        default=1,
+        ge=1,
+        description="Of torch or ONNX Runtime; fixed, so that scores do not depend on the machine's load",
     )
 
 

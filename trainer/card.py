@@ -34,9 +34,15 @@ def _input(spec: ModelSpec) -> Iterable[tuple[str, str]]:
     yield "window", f"{'/'.join(spec.components)}, {spec.window_samples} samples at {spec.sampling_rate_hz:g} Hz"
     yield "unit", spec.unit
     yield "normalisation", spec.normalisation
-    yield "STFT", f"{spec.stft.window}, {spec.stft.nperseg} samples every {spec.stft.hop}"
+    if spec.taper_fraction:
+        yield "taper", f"Tukey, {spec.taper_fraction:g} of the window"
+    padded = ", padded" if spec.stft.padded else ""
+    yield "STFT", f"{spec.stft.window}, {spec.stft.nperseg} samples every {spec.stft.hop}{padded}"
     yield "representation", spec.representation + (f", gain {spec.gain:g}" if spec.gain != 1 else "")
-    yield "network's input", f"{channels} x {height} x {width}"
+    if spec.decibels:
+        yield "range", f"{spec.decibels.floor:g} to {spec.decibels.ceiling:g} dB of ({spec.unit})^2/Hz"
+    normalised = f", {spec.image.normalisation}" if spec.image and spec.image.normalisation != "none" else ""
+    yield "network's input", f"{channels} x {height} x {width}{normalised}"
 
 
 def _classes(head: Head) -> str:
@@ -70,4 +76,4 @@ def _compilation(spec: ModelSpec) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)

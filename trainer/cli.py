@@ -55,10 +55,10 @@ def compile_checkpoint(chosen: argparse.Namespace) -> None:
 def evaluate(chosen: argparse.Namespace) -> None:
     """Write scores, and print what the model's own thresholds are worth."""
     model = CompiledModel.load(chosen.model, "auto", threads=chosen.threads)
+    limits = _thresholds(model.spec)
     records = read_records(chosen.data, chosen.split)
     table = score_records(model, records, chosen.hop, chosen.variant)
     table.to_csv(chosen.out, index=False, float_format="%.6f")
-    limits = _thresholds(model.spec)
     worth = assess(records, table, Rule(log_odds(limits.on), log_odds(limits.off)))
     print(f"{chosen.variant}, on {limits.on:g}, off {limits.off:g}: {worth}")
 
@@ -71,7 +71,10 @@ def inspect(chosen: argparse.Namespace) -> None:
 
 def export(chosen: argparse.Namespace) -> None:
     """Write the ONNX file of a TorchScript one."""
-    chosen.out.write_bytes(export_onnx(chosen.model))
+    content = export_onnx(chosen.model)
+    if chosen.out.exists() and chosen.out.samefile(chosen.model):
+        raise ModelError(f"{chosen.out}: would overwrite the model that it is made from")
+    chosen.out.write_bytes(content)
     log.info("%s: answers on ONNX Runtime as %s does on torch", chosen.out, chosen.model)
 
 

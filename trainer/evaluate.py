@@ -91,7 +91,8 @@ def score_windows(model: CompiledModel, samples: Samples, ends: NDArray[np.int64
     parts = [ends[i : i + BATCH] - length for i in range(0, len(ends), BATCH)]
     answers = [model.predict(np.ascontiguousarray(windows[:, part].swapaxes(0, 1))) for part in parts]  # each (B, 2)
     odds = np.log(np.concatenate(answers).astype(np.float64) + 1e-30)
-    return np.asarray(odds[:, 1] - odds[:, 0])
+    earthquake = model.spec.classes.index("earthquake")
+    return np.asarray(odds[:, earthquake] - odds[:, 1 - earthquake])
 
 
 def score_records(

@@ -6,6 +6,7 @@ The weights of an ONNX file are named by the sha256 of the file as it was before
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from quake.data.onnx_metadata import find_metadata, without
 from quake.data.spec import SPEC_MEMBER, ModelError, ModelSpec
 
 INPUT = "spectrograms"
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+EXTERNAL_WEIGHTS = "session.model_external_initializers_file_folder_path"
+"""Where a file's weights may lie beside it: neither pin nor sha256 would know of those."""
 ONLY_FATAL = 4
 """ONNX Runtime's log level: errors are raised, and warnings name optimisations that a user can do nothing about."""
 
@@ -34,11 +38,15 @@ class OnnxRuntime:
         digest = weights_sha256(content)
         if digest != spec.weights_sha256:
             raise ModelError(f"{path}: its weights have sha256 {digest}, the spec says {spec.weights_sha256 or 'none'}")
-        where = choose_device(device)
         try:
-            session = onnxruntime.InferenceSession(content, _options(threads), providers=_providers(where))
+            session = onnxruntime.InferenceSession(content, _options(threads), providers=_providers(device))
         except Exception as error:  # its errors have no common base but this
             raise ModelError(f"{path}: ONNX Runtime cannot load it: {str(error).strip().splitlines()[0]}") from error
+        where = (
+            "cuda" if session.get_providers()[0] == CUDA else "cpu"
+        )  # what is there, whatever the package was built with
+        if device == "cuda" and where == "cpu":
+            raise ValueError("device cuda was asked for, and ONNX Runtime finds none (pip install onnxruntime-gpu)")
         return cls(session, where)
 
     def logits(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
@@ -48,14 +56,6 @@ class OnnxRuntime:
             raise RuntimeError(str(error)) from error
 
 
-def choose_device(device: str) -> str:
-    """ValueError where there is none of that name."""
-    available = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if device == "cuda" and not available:
-        raise ValueError("device cuda was asked for, and ONNX Runtime has none (pip install onnxruntime-gpu)")
-    return "cuda" if device == "cuda" or (device == "auto" and available) else "cpu"
-
-
 def weights_sha256(content: bytes) -> str:
     """Of a file with or without its spec."""
     entries = find_metadata(content, SPEC_MEMBER)
@@ -63,7 +63,8 @@ def weights_sha256(content: bytes) -> str:
 
 
 def _providers(device: str) -> list[str]:
-    return [*(["CUDAExecutionProvider"] if device == "cuda" else []), "CPUExecutionProvider"]
+    wanted = [CPU] if device == "cpu" else [CUDA, CPU]
+    return [name for name in wanted if name in onnxruntime.get_available_providers()]
 
 
 def _options(threads: int | None) -> Any:
@@ -72,4 +73,5 @@ def _options(threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry(EXTERNAL_WEIGHTS, os.devnull)  # no folder: nothing is read but the file itself
     return options

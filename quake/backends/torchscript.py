@@ -47,8 +47,15 @@ class TorchScript:
                 answer = self._network(torch.from_numpy(readable).to(self.device))  # one or several (B, classes)
         except IndexError as error:
             raise RuntimeError(str(error)) from error
-        heads = answer if isinstance(answer, tuple) else (answer,)
-        return tuple(head.cpu().numpy() for head in heads)
+        return tuple(head.float().cpu().numpy() for head in heads_of(answer))
+
+
+def heads_of(answer: Any) -> tuple[torch.Tensor, ...]:
+    """The heads of a network that answers one tensor or a tuple of them; RuntimeError for anything else."""
+    heads = answer if isinstance(answer, tuple) else (answer,)
+    if not all(isinstance(head, torch.Tensor) for head in heads):
+        raise RuntimeError(f"the answer is a {type(answer).__name__}, not a tensor or a tuple of tensors")
+    return heads
 
 
 def choose_device(device: str) -> str:

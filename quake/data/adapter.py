@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 Samples = NDArray[np.float64]
 Transform = Callable[[Tensor], Tensor]
 
+LARGEST = 1e30
+"""Of a sample, in any unit: what is larger is a fault, and its spectrum would be no float32."""
 NO_MOTION = 1e-12
 """Share of the largest axis's variance below which an axis holds float64's rounding alone: 1e-16 of it, or 1e-14 beside
 an offset a billion times larger than the motion. ZSCORE would make a signal of it."""
@@ -114,6 +116,7 @@ class WaveformDataAdapter:
         seed: int = 0,
         groups: ArrayLike | None = None,
     ) -> None:
+        transforms = TransformOP(transforms)
         if TransformOP.FFT in transforms and TransformOP.SPECTROGRAM in transforms:
             raise ValueError("FFT and SPECTROGRAM exclude each other")
         if fft_size < 1:
@@ -146,8 +149,8 @@ class WaveformDataAdapter:
             samples = samples[:, ~np.isnan(samples).any(axis=0)]
         if not samples.shape[1]:
             raise ValueError(f"event {index}: no samples")
-        if not np.isfinite(samples).all():
-            what = "infinity" if np.isinf(samples).any() else "NaN (DROP_NAN would drop it)"
+        if not (np.abs(samples) < LARGEST).all():
+            what = "NaN (DROP_NAN would drop it)" if np.isnan(samples).any() else f"infinity, or more than {LARGEST:g}"
             raise ValueError(f"event {index}: holds {what}")
         return samples
 
@@ -201,7 +204,7 @@ def _samples(event: Event, channels: tuple[str, ...]) -> Samples:
         return _columns(event, channels)
     if hasattr(event, "traces"):  # an ObsPy Stream, without importing ObsPy
         return _traces(event, channels)
-    array = np.asarray(event, dtype=np.float64)
+    array = np.ma.filled(np.ma.asarray(event, dtype=np.float64), np.nan)
     if array.ndim != 2 or array.shape[1] != len(channels):
         raise ValueError(f"an array must have the shape (N, {len(channels)}), not {array.shape}")
     return array.T

@@ -18,6 +18,8 @@ def as_tensor(samples: Any) -> Tensor:
     """An array of real numbers or a tensor -> a tensor; a tensor is handed on as it is. ValueError for other types."""
     if isinstance(samples, Tensor):
         return samples
+    if np.ma.is_masked(samples):
+        raise ValueError("samples are masked: fill the gaps first")
     array = np.asarray(samples)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"samples must be real numbers, not {array.dtype}")

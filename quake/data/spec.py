@@ -178,9 +178,20 @@ class ModelSpec(_Section):
             raise ValueError(f"a head stands twice: {', '.join(names)}")
         if self.task == "detect" and (self.thresholds is None or len(self.heads) != 1):
             raise ValueError("a detector has thresholds and one head")
+        if len(set(self.components)) != len(self.components):
+            raise ValueError(f"a component stands twice: {'/'.join(self.components)}")
+        if self.calibration.method == "none" and self.calibration.temperature != 1:
+            raise ValueError(f"calibration none with the temperature {self.calibration.temperature:g}")
+        self._check_decibels()
+        return self
+
+    def _check_decibels(self) -> None:
         if (self.decibels is not None) != self.representation.endswith("decibel"):
             raise ValueError(f"the representation {self.representation} and a range in decibels do not go together")
-        return self
+        if self.decibels and (self.unit == "any" or self.normalisation.startswith("zscore")):
+            raise ValueError(f"decibels need samples in a unit, not {self.normalisation} of {self.unit}")
+        if self.representation == "cross_decibel" and self.components != ("Z", "N", "E"):
+            raise ValueError(f"cross_decibel reads Z/N/E, not {'/'.join(self.components)}")
 
     @property
     def spectrogram(self) -> SpectrogramShape:

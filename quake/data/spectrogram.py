@@ -27,7 +27,8 @@ offset stays, and decibels show float64's rounding of it, some 300 dB below.
 real part is kept, which is the same with the other one conjugated. It is positive where up goes with north. A P wave
 moves the ground along its path: up and away from the source, or down and towards it. So Z-N is negative where the
 source is in the north, Z-E where it is in the east, whichever the polarity of the first motion, and the back-azimuth is
-``atan2(-ZE, -ZN)``. Rayleigh waves, whose horizontal motion is a quarter of a period off, leave nothing.
+``atan2(-ZE, -ZN)``. Rayleigh waves, whose horizontal motion is a quarter of a period off, leave nothing. Without Z there
+is nothing to hold N and E against, and the image is that of silence.
 
 All arithmetic up to the magnitude is float64: at a gain of 1e5 the rounding of float32 would show. The torch module of
 `quake.data.transforms` is held to this one. Filtering, resampling and removal of the response are not done here.

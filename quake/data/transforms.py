@@ -12,7 +12,7 @@ the others hand NaN on within that component (`CrossSpectra`: and to what is cro
 ValueError, torch.jit.Error from a scripted module: parameters when a module is made, lengths and components when it is
 called.
 
-What is not here: augmentation (the trainer's), filtering, resampling.
+What is not here: augmentation (`quake.data.augmentation`), filtering, resampling.
 """
 
 from typing import Final, Literal

@@ -45,6 +45,7 @@ FIELDS: dict[str, Any] = {
     "thresholds": {"on": 0.9, "off": 0.5},
     "training_data": (),
 }
+DECIBEL = {"representation": "decibel", "decibels": {"floor": -180, "ceiling": -60}}
 WINDOWS = np.random.default_rng(1).standard_normal((6, 3, 2080)).astype(np.float32)
 
 
@@ -120,6 +121,15 @@ class TestSpec:
             ({"representation": "db"}, "representation"),
             ({"representation": "decibel"}, "representation decibel and a range in decibels do not go together"),
             ({"decibels": {"floor": -180, "ceiling": -60}}, "do not go together"),
+            (DECIBEL, "decibels need samples in a unit, not zscore_component of any"),
+            ({**DECIBEL, "unit": "m/s"}, "decibels need samples in a unit, not zscore_component of m/s"),
+            (
+                {**DECIBEL, "unit": "m/s", "normalisation": "demean", "components": ("E", "N", "Z")}
+                | {"representation": "cross_decibel"},
+                "cross_decibel reads Z/N/E, not E/N/Z",
+            ),
+            ({"components": ("Z", "Z", "E")}, "a component stands twice: Z/Z/E"),
+            ({"calibration": {"temperature": 5}}, "calibration none with the temperature 5"),
             ({"decibels": {"floor": -60, "ceiling": -60}}, "ceiling -60.0 is not above floor -60.0"),
             ({"thresholds": None}, "a detector has thresholds and one head"),
             ({"heads": (MAGNITUDE_HEAD, AZIMUTH_HEAD)}, "a detector has thresholds and one head"),
@@ -270,7 +280,7 @@ class TestRefused:
 
     def test_classes_the_network_does_not_answer(self, refuse: Any, content: bytes) -> None:
         heads = [{"name": "event", "classes": ["noise", "earthquake", "blast"]}]
-        refuse(changed(content, heads=heads), r"answers \[\(2, 2\)\], the spec's classes ask for \[\(2, 3\)\]")
+        refuse(changed(content, heads=heads), r"answers \[\(1, 2\)\], the spec's classes ask for \[\(1, 3\)\]")
 
     def test_zip_that_is_no_network(self, refuse: Any, content: bytes) -> None:
         text = spec(weights_sha256="0" * 64).model_dump_json()

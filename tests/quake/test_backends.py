@@ -118,6 +118,61 @@ def test_heads_in_another_order_are_not_compiled() -> None:
         compile_model(TwoHeads(), spec, images)
 
 
+class TestNotCompiled:
+    """Networks whose file would answer otherwise than they do."""
+
+    SPEC = ModelSpec.model_validate(CHARACTERISER)
+    IMAGES = np.random.default_rng(8).uniform(-1, 1, (4, *SPEC.input_shape)).astype(np.float32)
+
+    def refuse(self, network: nn.Module, message: str) -> None:
+        with pytest.raises(ModelError, match=message):
+            compile_model(network, self.SPEC, self.IMAGES)
+
+    def test_a_decision_that_tracing_would_freeze(self) -> None:
+        class Decides(TwoHeads):
+            def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                return super().forward(images if float(images.max()) < 1.5 else -images)
+
+        self.refuse(Decides(), "toy-characteriser: cannot be traced, method='script' may do: Converting a tensor")
+
+    def test_a_batch_that_is_not_free(self) -> None:
+        class Fours(TwoHeads):
+            def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                return super().forward(images.reshape(4, 3, 64, 48))
+
+        self.refuse(Fours(), "the batch is not free")
+
+    def test_an_answer_that_is_no_row_of_tensors(self) -> None:
+        class Names(TwoHeads):
+            def forward(self, images: torch.Tensor) -> Any:
+                return dict(zip(("magnitude", "azimuth"), super().forward(images), strict=True))
+
+        self.refuse(Names(), "the answer is a dict, not a tensor or a tuple of tensors")
+        self.refuse(nn.Conv2d(5, 4, 3), r"does not answer images of shape \(4, 3, 64, 48\)")
+
+    def test_wrong_examples_and_methods(self) -> None:
+        with pytest.raises(ModelError, match="the example must be a float32 array of NumPy"):
+            compile_model(TwoHeads(), self.SPEC, self.IMAGES.astype(np.float64))  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="method 'Script' is none of trace, script"):
+            compile_model(TwoHeads(), self.SPEC, self.IMAGES, "Script")  # type: ignore[arg-type]
+
+    def test_a_head_called_as_the_input_is(self, tmp_path: Path) -> None:
+        heads = (MAGNITUDE_HEAD.model_copy(update={"name": "spectrograms"}), AZIMUTH_HEAD)
+        path = tmp_path / "named.pt"
+        spec = ModelSpec.model_validate({**CHARACTERISER, "heads": heads})
+        path.write_bytes(compile_model(TwoHeads(), spec, self.IMAGES))
+        with pytest.raises(ModelError, match="a head cannot be called as the input is: spectrograms"):
+            export_onnx(path)
+
+
+def test_cuda_that_the_package_has_and_the_machine_lacks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime falls back to the CPU without a word; the device is what it really took."""
+    monkeypatch.setattr("quake.backends.onnx._providers", lambda device: ["CPUExecutionProvider"])
+    assert CompiledModel.load(folder / "detector.onnx", "auto").device == "cpu"
+    with pytest.raises(ValueError, match="ONNX Runtime finds none"):
+        CompiledModel.load(folder / "detector.onnx", "cuda")
+
+
 def test_backend_goes_by_the_file_and_another_one_is_refused(folder: Path) -> None:
     assert CompiledModel.load(folder / "detector.onnx", "cpu", "onnxruntime").device == "cpu"
     with pytest.raises(ValueError, match="is for onnxruntime, not for torchscript"):
@@ -126,7 +181,7 @@ def test_backend_goes_by_the_file_and_another_one_is_refused(folder: Path) -> No
         CompiledModel.load(DETECTOR, "cpu", "onnxruntime")
     with pytest.raises(ValueError, match="backend 'tensorrt' is none of torchscript, onnxruntime"):
         CompiledModel.load(DETECTOR, "cpu", "tensorrt")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="ONNX Runtime has none"):
+    with pytest.raises(ValueError, match="ONNX Runtime finds none"):
         CompiledModel.load(folder / "detector.onnx", "cuda")
 
 
@@ -182,7 +237,7 @@ class TestRefused:
     def test_spec_of_another_input(self, refuse: Any, content: bytes, folder: Path) -> None:
         spec = read_spec(folder / "characteriser.onnx")
         other = spec.model_copy(update={"heads": (AZIMUTH_HEAD, MAGNITUDE_HEAD)})
-        refuse(self.with_spec(content, other), r"answers \[\(2, 4\), \(2, 9\)\], the spec's classes ask for \[\(2, 9\)")
+        refuse(self.with_spec(content, other), r"answers \[\(1, 4\), \(1, 9\)\], the spec's classes ask for \[\(1, 9\)")
         smaller = ModelSpec.model_validate({**spec.model_dump(), "image": {"height": 4, "width": 4}})
         refuse(self.with_spec(content, smaller), r"refuses the spec's input of shape \(3, 4, 4\)")
 
@@ -190,14 +245,22 @@ class TestRefused:
         spec = read_spec(DETECTOR).model_copy(update={"weights_sha256": hashlib.sha256(b"").hexdigest()})
         refuse(append_metadata(b"", "quake.json", spec.model_dump_json().encode()), "ONNX Runtime cannot load it")
 
-    def test_weights_in_another_file(self, refuse: Any) -> None:
+    def test_weights_in_another_file(self, refuse: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """An ONNX file may point at other files, and so at any file of the machine."""
-        weights = onnx.TensorProto(name="w", dims=[3], data_type=onnx.TensorProto.FLOAT)
+        (tmp_path / "weights").write_bytes(np.ones((3 * 33 * 64, 2), np.float32).tobytes())
+        monkeypatch.chdir(tmp_path)
+        weights = onnx.TensorProto(name="w", dims=[3 * 33 * 64, 2], data_type=onnx.TensorProto.FLOAT)
         weights.data_location = onnx.TensorProto.EXTERNAL
-        weights.external_data.add(key="location", value="passwd")
-        ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["b", 3]) for name in "xy"]
-        graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [weights])
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        for key, value in (("location", "weights"), ("offset", "0"), ("length", str(3 * 33 * 64 * 2 * 4))):
+            weights.external_data.add(key=key, value=value)
+        read = helper.make_tensor_value_info("spectrograms", onnx.TensorProto.FLOAT, ["b", 3, 33, 64])
+        answered = helper.make_tensor_value_info("event", onnx.TensorProto.FLOAT, ["b", 2])
+        nodes = [
+            helper.make_node("Flatten", ["spectrograms"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], ["event"]),
+        ]
+        graph = helper.make_graph(nodes, "g", [read], [answered], [weights])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         bare = model.SerializeToString()
         spec = read_spec(DETECTOR).model_copy(update={"weights_sha256": hashlib.sha256(bare).hexdigest()})
         refuse(append_metadata(bare, "quake.json", spec.model_dump_json().encode()), "ONNX Runtime cannot load it")

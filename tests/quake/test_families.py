@@ -39,6 +39,16 @@ CHARACTERISER = {
     "heads": (MAGNITUDE_HEAD, AZIMUTH_HEAD),
     "image": {"height": 32, "width": 32, "normalisation": "imagenet"},  # as small as it may be: 64 of them are scored
 }
+AS_DESIGNED = {
+    **CHARACTERISER,
+    "unit": "m/s",
+    "normalisation": "demean",
+    "representation": "cross_decibel",
+    "decibels": {"floor": -80.0, "ceiling": 20.0},
+    "gain": 1.0,
+    "image": {"height": 224, "width": 224},
+}
+"""Size and sign of the motion, at the size of photographs."""
 
 LARGE = {
     Backbone.BASE,
@@ -61,10 +71,11 @@ def variants(family: type[Any], names: type[StrEnum], task: dict[str, Any]) -> l
     ]
 
 
-drill = pytest.mark.drill
+drill = (pytest.mark.drill, pytest.mark.timeout(900))
 vits = variants(HybridViT, Backbone, DETECTOR)
 whole_vit = pytest.param(partial(HybridViT, depth=None, pretrained=False), DETECTOR, id="TINY-12")
 efficient = variants(EfficientNet, EfficientNetBackbone, DETECTOR)
+photographs = pytest.param(partial(ConvNeXtMultiTask, "atto", pretrained=False), AS_DESIGNED, id="ATTO-224")
 convnexts = variants(ConvNeXtMultiTask, ConvNeXtVariant, CHARACTERISER)
 
 
@@ -91,7 +102,7 @@ def settled(network: nn.Module, images: np.ndarray) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize(("make", "task"), [*vits, whole_vit, *efficient, *convnexts])
+@pytest.mark.parametrize(("make", "task"), [*vits, whole_vit, *efficient, *convnexts, photographs])
 def test_compiles_and_comes_back(make: Callable[[], nn.Module], task: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec = ModelSpec.model_validate({**FIELDS, **task})

@@ -32,6 +32,8 @@ def test_what_is_appended_is_found_by_onnx_and_by_us_and_can_be_taken_away(
     (entry,) = find_metadata(content, "quake.json")
     assert entry.value == value
     assert without(content, entry) == bare
+    (entry,) = find_metadata(append_metadata(content, "more", b"of it"), "quake.json")
+    assert without(append_metadata(content, "more", b"of it"), entry) == append_metadata(bare, "more", b"of it")
     for key, text in others.items():
         assert [found.value for found in find_metadata(content, key)] == [text.encode()]
 

@@ -39,6 +39,30 @@ def test_heads_with_bounds_and_the_compilations_differences() -> None:
     assert "Not measured." in card
 
 
+def test_two_characterisers_on_other_scales_have_other_cards() -> None:
+    spec = CompiledModel.load(DETECTOR, "cpu").spec
+    changes: dict[str, object] = {
+        "task": "characterise",
+        "heads": (MAGNITUDE_HEAD, AZIMUTH_HEAD),
+        "unit": "m/s",
+        "normalisation": "demean",
+        "representation": "cross_decibel",
+        "decibels": {"floor": -180, "ceiling": -60},
+        "taper_fraction": 0.05,
+        "stft": {"nperseg": 64, "hop": 32, "window": "hann", "padded": True},
+        "image": {"height": 224, "width": 200, "normalisation": "imagenet"},
+    }
+    card = model_card(ModelSpec.model_validate({**spec.model_dump(), **changes}), "0" * 64)
+    for row in (
+        "| unit | m/s |",
+        "| taper | Tukey, 0.05 of the window |",
+        "| STFT | hann, 64 samples every 32, padded |",
+        "| range | -180 to -60 dB of (m/s)^2/Hz |",
+        "| network's input | 3 x 224 x 200, imagenet |",
+    ):
+        assert row in card
+
+
 def test_export_writes_what_loads_without_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "detector.onnx"
     assert main(["export", str(DETECTOR), "--out", str(out)]) == 0
