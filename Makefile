@@ -33,6 +33,7 @@ check: setup
 
 bench: setup
 	@$(BIN)/python benchmarks/latency.py
+	@$(BIN)/python benchmarks/networks.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-output
