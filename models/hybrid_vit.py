@@ -60,8 +60,8 @@ class HybridViT(Staged):
         super().__init__(in_channels, smallest=STEM_STRIDE)
         check_positive(in_channels=in_channels, num_classes=num_classes)
         name = choose(Backbone, backbone)
-        self.img_size = _size(img_size)
-        self.grid = (-(-img_size[0] // STEM_STRIDE), -(-img_size[1] // STEM_STRIDE))
+        height, width = self.img_size = _size(img_size)
+        self.grid = (-(-height // STEM_STRIDE), -(-width // STEM_STRIDE))
         published, whole = obtain(pretrained, timm_file(name), mark="stem.")
         vit: Any = timm.create_model(name.value, pretrained=False, num_classes=0)
         if published:
@@ -117,6 +117,8 @@ def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _size(img_size: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(img_size, (tuple, list)) or len(img_size) != 2:
+        raise ValueError(f"img_size is (height, width), not {img_size!r}")
     height, width = img_size
     if min(height, width) < STEM_STRIDE:
         smallest = f"{STEM_STRIDE} x {STEM_STRIDE}"

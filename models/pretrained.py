@@ -64,8 +64,11 @@ def obtain(pretrained: bool | str | Path, hub: HubFile, mark: str) -> tuple[Weig
     """Return the weights of the published backbone and of a whole network of ours, at most one of the two.
 
     ``pretrained``: True for the library's cache, else its hub; a path for that file; False for neither.
-    ``mark``: how keys begin that only our network has. WeightsError where there is nothing to be had.
+    ``mark``: how keys begin that only our network has. WeightsError where there is nothing to be had, ValueError for
+    what is neither.
     """
+    if not isinstance(pretrained, (bool, str, Path)):
+        raise ValueError(f"pretrained is True, False or the path of a file, not {pretrained!r}")
     if pretrained is False:
         return None, None
     origin = _cached(hub) if pretrained is True else Path(pretrained)
@@ -144,7 +147,8 @@ def _misfits(expected: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]
         for key in expected
         if key in given and given[key].shape != expected[key].shape
     ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    broken = [key for key, tensor in given.items() if not torch.isfinite(tensor).all()]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped, "not finite": broken}
     return [f"{kind} {_first(keys)}" for kind, keys in kinds.items() if keys]
 
 

@@ -107,7 +107,9 @@ def _thresholds(spec: ModelSpec) -> Thresholds:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="quake-trainer", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="quake-trainer", description="Fit, compile, export, evaluate and inspect models."
+    )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _fit_verb(verbs.add_parser("fit-detector", help="fit the detector on a data set and compile it"))
     _compile_verb(verbs.add_parser("compile", help="compile a checkpoint that fit-detector wrote"))

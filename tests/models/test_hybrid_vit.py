@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -148,6 +150,12 @@ def test_the_size_is_the_networks_own(network: HybridViT) -> None:
 @pytest.mark.parametrize("img_size", [(7, 64), (33, 7), (0, 0)])
 def test_a_size_below_the_stride_is_refused(img_size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="is too small: the smallest is 8 x 8"):
+        HybridViT(img_size=img_size, pretrained=False)
+
+
+@pytest.mark.parametrize("img_size", [64, (64,), (3, 33, 64)])
+def test_a_size_is_a_height_and_a_width(img_size: Any) -> None:
+    with pytest.raises(ValueError, match=r"img_size is \(height, width\), not "):
         HybridViT(img_size=img_size, pretrained=False)
 
 

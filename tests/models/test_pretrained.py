@@ -154,6 +154,20 @@ class TestWrongFiles:
         with pytest.raises(WeightsError, match=expected):
             HybridViT(pretrained=path)
 
+    def test_weights_that_are_no_numbers(self, tmp_path: Path) -> None:
+        state = EfficientNet(pretrained=False).state_dict()
+        state["backbone.features.0.0.weight"][3, 1] = float("nan")
+        torch.save(state, tmp_path / "broken.pt")
+        with pytest.raises(
+            WeightsError, match=r"broken\.pt does not fit .*: not finite backbone\.features\.0\.0\.weight$"
+        ):
+            EfficientNet(pretrained=tmp_path / "broken.pt")
+
+    @pytest.mark.parametrize("pretrained", [None, 1, b"weights.pt"])
+    def test_what_is_neither_a_choice_nor_a_path(self, pretrained: Any) -> None:
+        with pytest.raises(ValueError, match="pretrained is True, False or the path of a file, not "):
+            EfficientNet(pretrained=pretrained)
+
     def test_a_whole_network_for_other_classes(self, tmp_path: Path) -> None:
         path = save(HybridViT(depth=1, pretrained=False).state_dict(), tmp_path / "whole.pt")
         expected = r"of another shape head.weight is \(2, 192\) and should be \(3, 192\), head.bias is \(2,\) and"
