@@ -1,4 +1,4 @@
-"""Events of every kind into data sets: against NumPy and SciPy, the users' examples as they stand, and what is refused."""
+"""Events of every kind into data sets: against NumPy and SciPy, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from obspy import Stream, Trace, UTCDateTime
 from torch.utils.data import DataLoader
 
 from quake.data.adapter import TransformOP, WaveformDataAdapter, principal_components
+from quake.data.transforms import ToTensor
 
 N = 2080
 CHANNELS = ("Z", "N", "E")
@@ -54,140 +55,6 @@ def adapted(values: list[Any], *transforms: TransformOP, **options: Any) -> torc
     return items[torch.cat([side.events for side in sides]).argsort()]
 
 
-# -- the users' examples, as they stand in the documents ---------------------------------------------------------------
-
-README = """
-from quake.data.adapter import WaveformDataAdapter, TransformOP
-
-adapter = WaveformDataAdapter(
-    events=events,
-    labels=labels,
-    channels=('Z', 'N', 'E'),
-    transforms=TransformOP.DROP_NAN | TransformOP.TRIMMING | TransformOP.ZSCORE | TransformOP.FFT,
-    test_ratio=0.3
-)
-events_train, events_test = adapter.get_datasets()
-"""
-PIPELINE = """
-adapter = WaveformDataAdapter(
-    events=events,
-    labels=labels,
-    channels=channels,
-    stft_nperseg=64,
-    stft_hop=32,
-    transforms=TransformOP.DROP_NAN | TransformOP.TRIMMING | TransformOP.ZSCORE | TransformOP.SPECTROGRAM,
-    test_ratio=0.3
-)
-"""
-HYBRID_VIT = """
-from quake.data.adapter import WaveformDataAdapter, TransformOP
-
-adapter = WaveformDataAdapter(
-    events=events,
-    labels=labels,
-    stft_nperseg=64,
-    stft_hop=32,
-    transforms=TransformOP.DROP_NAN | TransformOP.TRIMMING | TransformOP.ZSCORE | TransformOP.SPECTROGRAM
-)
-"""
-LSTM = """
-from quake.data.adapter import WaveformDataAdapter, TransformOP
-from quake.data.augmentation import Compose, RandomApply, TimeShift, AddNoise
-from quake.data.transforms import FFTTransform, ToTensor
-import torch.nn as nn
-
-adapter = WaveformDataAdapter(
-    events=events,
-    labels=labels,
-    transforms=TransformOP.DROP_NAN | TransformOP.TRIMMING | TransformOP.ZSCORE,
-)
-
-train_transform = nn.Sequential(
-    Compose([
-        RandomApply(TimeShift(max_shift=0.1), p=0.5),
-        RandomApply(AddNoise(snr_min=15, snr_max=40), p=0.5),
-    ]),
-    FFTTransform(fft_size=512),
-    ToTensor(),
-)
-
-test_transform = nn.Sequential(
-    FFTTransform(fft_size=512),
-    ToTensor(),
-)
-
-train_ds, test_ds = adapter.get_datasets(
-    transform_train=train_transform,
-    transform_test=test_transform
-)
-"""
-VISION = """
-from quake.data.adapter import WaveformDataAdapter, TransformOP
-from quake.data.augmentation import Compose, RandomApply, TimeShift, AddNoise, AmplitudeScale
-from quake.data.transforms import STFTTransform, ToTensor
-from torchvision import transforms as T
-import torch.nn as nn
-
-adapter = WaveformDataAdapter(
-    events=events,
-    labels=labels,
-    transforms=TransformOP.DROP_NAN | TransformOP.TRIMMING | TransformOP.ZSCORE,
-)
-
-train_transform = nn.Sequential(
-    Compose([
-        RandomApply(TimeShift(max_shift=0.1), p=0.5),
-        RandomApply(AddNoise(snr_min=15, snr_max=40), p=0.5),
-        RandomApply(AmplitudeScale(0.9, 1.1), p=0.3),
-    ]),
-    STFTTransform(nperseg=64, hop=32),
-    ToTensor(),
-    T.RandomErasing(p=0.3, scale=(0.02, 0.1), ratio=(0.3, 3.3)),
-)
-
-test_transform = nn.Sequential(
-    STFTTransform(nperseg=64, hop=32),
-    ToTensor(),
-)
-
-train_ds, test_ds = adapter.get_datasets(
-    transform_train=train_transform,
-    transform_test=test_transform
-)
-"""
-
-
-@pytest.mark.parametrize(
-    ("example", "shape"),
-    [
-        (README, (3, 17)),
-        (PIPELINE, (3, 33, 64)),
-        (HYBRID_VIT, (3, 33, 64)),
-        (LSTM, (3, 257)),
-        (VISION, (3, 33, 64)),
-    ],
-)
-def test_examples_of_the_documents_run_as_they_stand(example: str, shape: tuple[int, ...]) -> None:
-    events = [frame(samples(seed, N + seed)) for seed in range(20)]
-    events[7].iloc[4:6, 1] = np.nan
-    names = {"WaveformDataAdapter": WaveformDataAdapter, "TransformOP": TransformOP, "channels": CHANNELS}
-    exec(example, names | (space := {"events": events, "labels": ["quake", "noise"] * 10}), space)
-    train, test = (space[name] for name in ("train_ds", "test_ds")) if "train_ds" in space else both(space["adapter"])
-    assert (len(train), len(test)) == (14, 6)
-    for item, label in [*train, *test]:
-        assert item.shape == shape
-        assert item.dtype == torch.float32
-        assert torch.isfinite(item).all()
-        assert label in {0, 1}
-
-
-def both(adapter: WaveformDataAdapter) -> tuple[Any, Any]:
-    return adapter.get_datasets()
-
-
-# -- what an item is ---------------------------------------------------------------------------------------------------
-
-
 def test_items_are_the_events_samples_components_first() -> None:
     values = [samples(seed) for seed in range(6)]
     items = adapted([frame(event) for event in values])
@@ -209,6 +76,23 @@ def test_masked_samples_of_a_stream_are_nan() -> None:
     event = stream(samples(0).astype(np.int32))
     event[1].data = np.ma.masked_inside(np.arange(N, dtype=np.int32), 10, 19)
     assert adapted([event] * 4, TransformOP.DROP_NAN).shape == (4, 3, N - 10)
+
+
+def test_masked_samples_of_an_array_are_nan() -> None:
+    event = np.ma.masked_array(samples(0), fill_value=1e9)
+    event[10:20, 1] = np.ma.masked
+    assert adapted([event] * 4, TransformOP.DROP_NAN).shape == (4, 3, N - 10)
+    with pytest.raises(ValueError, match="event 0: holds NaN"):
+        adapted([event] * 4)
+    with pytest.raises(ValueError, match="samples are masked: fill the gaps first"):
+        ToTensor()(event)
+
+
+def test_a_sample_beyond_any_unit_is_refused() -> None:
+    broken = samples(0)
+    broken[7, 2] = 1e31
+    with pytest.raises(ValueError, match=r"event 1: holds infinity, or more than 1e\+30"):
+        adapted([samples(0), broken, samples(1), samples(2)])
 
 
 def test_missing_samples_are_dropped_before_all_are_trimmed() -> None:
