@@ -11,7 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +27,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from scipy.stats import chi2
 
 from quake.data.onnx_metadata import NotOnnxError, find_metadata
 from quake.data.spectrogram import SpectrogramShape
@@ -36,6 +37,12 @@ SPEC_MEMBER = "quake.json"
 ZIP_SIGNATURE = b"PK\x03\x04"
 MAX_SPEC_BYTES = 1 << 20
 """A spec is some kilobytes: what claims more is not one."""
+STANDARD = "standard"
+"""The operating point that holds where nobody names one."""
+ALARMS_NEEDED = 3
+"""Hours in which a rate would give fewer alarms than this say little of it."""
+CONFIDENCE = 0.95
+"""Of intervals."""
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -127,14 +134,45 @@ AZIMUTH_HEAD = Head(name="azimuth", classes=("E", "N", "NE", "NW", "Normal", "S"
 class Thresholds(_Section):
     """Recommended probabilities of the last class at which a detection begins and ends."""
 
-    on: Probability
-    off: Probability
+    on: Probability = Field(description="windows at or above it open a detection")
+    off: Probability = Field(description="windows below it close one")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.off > self.on:
             raise ValueError(f"off {self.off} is above on {self.on}")
         return self
+
+
+class OperatingPoint(Thresholds):
+    """A detector's decision that was chosen for a rate of false alarms, and the false alarms that it gave."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", description="as quiet, standard and sensitive")
+    in_a_row: int = Field(ge=1, description="windows at or above `on` that open a detection")
+    aim_an_hour: float = Field(gt=0, description="false alarms an hour of one station that it was chosen for")
+    false_alarms: int = Field(ge=0, description="counted in noise")
+    hours: float = Field(gt=0, description="of one station's noise that they were counted in")
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return Thresholds(on=self.on, off=self.off)
+
+    @property
+    def an_hour(self) -> float:
+        """False alarms an hour of one station, as counted."""
+        return self.false_alarms / self.hours
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """What `an_hour` may be at CONFIDENCE, exact for Poisson counts (Garwood 1936)."""
+        tail, count = (1 - CONFIDENCE) / 2, self.false_alarms
+        low = chi2.ppf(tail, 2 * count) / 2 if count else 0.0
+        return float(low / self.hours), float(chi2.ppf(1 - tail, 2 * count + 2) / 2 / self.hours)
+
+    @property
+    def is_extrapolated(self) -> bool:
+        """Whether the hours hold too few alarms at the rate that was aimed at to tell it."""
+        return self.aim_an_hour * self.hours < ALARMS_NEEDED
 
 
 class Calibration(_Section):
@@ -186,12 +224,18 @@ class ModelSpec(_Section):
     stft: Stft
     taper_fraction: float = Field(default=0.0, ge=0, le=1, description="share of the window under a Tukey taper")
     normalisation: Literal["none", "demean", "zscore_component", "zscore_window"] = "zscore_component"
-    representation: Literal["magnitude", "power", "log1p_magnitude", "decibel", "cross_decibel"] = "log1p_magnitude"
+    representation: Literal["magnitude", "power", "log1p_magnitude", "log1p_contrast", "decibel", "cross_decibel"] = (
+        "log1p_magnitude"
+    )
     gain: float = Field(default=1.0, gt=0, description="the magnitude is multiplied by this before log1p")
     decibels: Decibels | None = Field(default=None, description="range of the representations in decibels")
     image: Image | None = None
     heads: tuple[Head, ...] = Field(min_length=1)
     thresholds: Thresholds | None = Field(default=None, description="a detector has them")
+    operating_points: tuple[OperatingPoint, ...] = Field(
+        default=(), description="of a detector, by name; the thresholds are those of `standard`"
+    )
+    hop_s: float | None = Field(default=None, gt=0, description="between the windows that points and skill rest on")
     calibration: Calibration = Calibration()
     training_data: tuple[TrainingSource, ...]
     skill: tuple[Skill, ...] = ()
@@ -211,7 +255,22 @@ class ModelSpec(_Section):
         if self.calibration.method == "none" and self.calibration.temperature != 1:
             raise ValueError(f"calibration none with the temperature {self.calibration.temperature:g}")
         self._check_decibels()
+        if self.operating_points:
+            self._check_points(self.operating_points)
         return self
+
+    def _check_points(self, points: tuple[OperatingPoint, ...]) -> None:
+        if self.task != "detect" or self.hop_s is None:
+            raise ValueError("operating points are a detector's, and need the hop that they were measured at")
+        if len({point.name for point in points}) != len(points):
+            raise ValueError(f"an operating point stands twice: {', '.join(point.name for point in points)}")
+        for one, other in permutations(points, 2):
+            if one.aim_an_hour < other.aim_an_hour and one.on < other.on:
+                raise ValueError(
+                    f"operating point {one.name} is to give fewer false alarms than {other.name}, and has a lower on"
+                )
+        if self.thresholds != self.point(STANDARD).thresholds:
+            raise ValueError(f"the thresholds are not those of the operating point {STANDARD}")
 
     def _check_decibels(self) -> None:
         if (self.decibels is not None) != self.representation.endswith("decibel"):
@@ -220,6 +279,22 @@ class ModelSpec(_Section):
             raise ValueError(f"decibels need samples in a unit, not {self.normalisation} of {self.unit}")
         if self.representation == "cross_decibel" and self.components != ("Z", "N", "E"):
             raise ValueError(f"cross_decibel reads Z/N/E, not {'/'.join(self.components)}")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Where there are no operating points, what programs that know none read, too."""
+        content: dict[str, Any] = serialise(self)
+        for name in ("operating_points", "hop_s"):
+            if not content.get(name):
+                content.pop(name, None)
+        return content
+
+    def point(self, name: str) -> OperatingPoint:
+        """The operating point of that name. ValueError where there is none, with the names that there are."""
+        known = {point.name: point for point in self.operating_points}
+        if name not in known:
+            raise ValueError(f"no operating point {name!r}; the model has {', '.join(known) or 'none'}")
+        return known[name]
 
     @property
     def spectrogram(self) -> SpectrogramShape:

@@ -7,9 +7,10 @@
 2. a Tukey taper over the window (``taper_fraction``);
 3. frames of ``nperseg`` samples every ``hop``, tapered by ``window``: ``1 + (N - nperseg) // hop`` of them, or with
    SciPy's padding (``padded``);
-4. ``representation`` of the one-sided transform X: ``log1p(gain x |X|)`` (``log1p_magnitude``), |X| divided by the
-   taper's sum (``magnitude``), its square (``power``), decibels of the power spectral density (``decibel``), or of it
-   and the signed cross-spectra (``cross_decibel``);
+4. ``representation`` of the one-sided transform X: ``log1p(gain x |X|)`` (``log1p_magnitude``), that less each
+   frequency's mean over the frames (``log1p_contrast``), |X| divided by the taper's sum (``magnitude``), its square
+   (``power``), decibels of the power spectral density (``decibel``), or of it and the signed cross-spectra
+   (``cross_decibel``);
 5. resizing to ``image_size``, or to ``resized_size`` of which the middle is cut out, and ImageNet's statistics, where
    asked for (`quake.data.image`).
 
@@ -18,6 +19,10 @@ other does, and gains that differ between components do not matter. ``gain`` set
 weak signals remain visible: a broadband sensor's microseism is often a thousand times stronger than the first motion
 of a small earthquake, and a plain ``log1p(|X|)`` would leave of that nothing. Who needs the ratios of the components
 takes ``zscore_window``; who needs absolute size, ``demean`` and decibels of samples in physical units.
+
+``log1p_contrast`` leaves of the spectrum what changes within the window. The colour of a station's noise, a steady hum
+and the sensor's own response, which differ from site to site and tell nothing of earthquakes, are gone before a network
+could learn them by heart.
 
 A component that does not vary (missing: all zeros; or stuck at a value) is zero throughout once it loses its mean, or
 at the floor, never NaN. One that holds NaN, infinity or a value beyond LARGEST is taken for missing under every
@@ -58,7 +63,7 @@ TINIEST = 1e-300
 """Density whose logarithm stands for that of zero: far below any floor."""
 
 Normalisation = Literal["none", "demean", "zscore_component", "zscore_window"]
-Representation = Literal["log1p_magnitude", "magnitude", "power", "decibel", "cross_decibel"]
+Representation = Literal["log1p_magnitude", "log1p_contrast", "magnitude", "power", "decibel", "cross_decibel"]
 ImageNormalisation = Literal["none", "imagenet"]
 
 
@@ -210,6 +215,15 @@ def stft(samples: NDArray[np.float64], shape: SpectrogramShape) -> NDArray[np.co
     return np.swapaxes(rfft(frames * shape.taper(), axis=-1), -1, -2)  # (..., F, T)
 
 
+def contrast(magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., F, T) from 0 upward -> (..., F, T) its log1p less each frequency's mean over the frames.
+
+    float64: where little changes, float32's rounding of the level would be most of what is left.
+    """
+    level = np.log1p(magnitude)
+    return np.asarray(level - level.mean(axis=-1, keepdims=True))
+
+
 def signed_decibel(density: NDArray[np.float64], floor_db: float, ceiling_db: float) -> NDArray[np.float64]:
     """Density of any shape, unit^2/Hz -> -1..1: its decibels, floor 0 and ceiling 1, times its sign."""
     decibels = 10 * np.log10(np.maximum(np.abs(density), TINIEST))
@@ -244,11 +258,14 @@ def spectrogram(samples: NDArray[Any], shape: SpectrogramShape | None = None) ->
 
 def _represent(spectra: NDArray[np.complex128], shape: SpectrogramShape) -> NDArray[Any]:
     """(..., C, F, T) complex -> (..., C, F, T) real."""
-    if shape.representation == "log1p_magnitude":
-        return np.log1p(np.minimum(shape.gain * np.abs(spectra), FLOAT32_LARGEST).astype(np.float32))
+    if shape.representation.startswith("log1p"):
+        magnitude = np.minimum(shape.gain * np.abs(spectra), FLOAT32_LARGEST)
+        return (
+            contrast(magnitude) if shape.representation == "log1p_contrast" else np.log1p(magnitude.astype(np.float32))
+        )
     if shape.representation in {"magnitude", "power"}:
-        magnitude: NDArray[np.float64] = np.abs(spectra) / shape.taper().sum()
-        return magnitude if shape.representation == "magnitude" else np.square(magnitude)
+        amplitude: NDArray[np.float64] = np.abs(spectra) / shape.taper().sum()
+        return amplitude if shape.representation == "magnitude" else np.square(amplitude)
     partner = spectra[..., :1, :, :] if shape.representation == "cross_decibel" else spectra  # Z, or each itself
     density = (partner.real * spectra.real + partner.imag * spectra.imag) * shape.density_weights()[:, None]
     return signed_decibel(density, shape.floor_db, shape.ceiling_db)

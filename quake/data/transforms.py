@@ -50,12 +50,13 @@ __all__ = [
     "ZScore",
 ]
 
-Scale = Literal["magnitude", "power", "log", "decibel"]
+Scale = Literal["magnitude", "power", "log", "contrast", "decibel"]
 
 SCALES: dict[Representation, Scale] = {
     "magnitude": "magnitude",
     "power": "power",
     "log1p_magnitude": "log",
+    "log1p_contrast": "contrast",
     "decibel": "decibel",
 }
 """Representations of a `SpectrogramShape` that are scales of an `STFTTransform`."""
@@ -134,10 +135,10 @@ class STFTTransform(Transform):
 
     By default the magnitude that `scipy.signal.stft` gives with ``boundary=None, padded=False``; with ``padded=True``
     SciPy's own defaults. ``scale``: "magnitude"; "power", its square; "log", ``log1p(gain x |X|)`` of the transform that
-    is not scaled; "decibel", the power spectral density of samples in physical units, from 0 (``floor_db``) to 1
-    (``ceiling_db``), dB of unit^2/Hz at ``sampling_rate_hz``. Neither mean nor deviation is taken off: put `Demean` or
-    `ZScore` before it. At the default frame 3 x 2080 samples become 3 x 33 x 64. ValueError for fewer samples than one
-    frame.
+    is not scaled; "contrast", that less each frequency's mean over the frames; "decibel", the power spectral density of
+    samples in physical units, from 0 (``floor_db``) to 1 (``ceiling_db``), dB of unit^2/Hz at ``sampling_rate_hz``.
+    Neither mean nor deviation of the samples is taken off: put `Demean` or `ZScore` before it. At the default frame
+    3 x 2080 samples become 3 x 33 x 64. ValueError for fewer samples than one frame.
     """
 
     density: Tensor
@@ -174,6 +175,9 @@ class STFTTransform(Transform):
             return self.decibel.compute(power * self.density.to(wide.device))
         if self.scale == "log":
             return torch.log1p((self.gain * spectra.abs()).clamp_(max=self.largest).to(torch.float32))
+        if self.scale == "contrast":
+            level = torch.log1p((self.gain * spectra.abs()).clamp_(max=self.largest))
+            return level - level.mean(dim=-1, keepdim=True)
         magnitude: Tensor = spectra.abs() / self.taper_sum
         return magnitude.square() if self.scale == "power" else magnitude
 

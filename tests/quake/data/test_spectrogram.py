@@ -148,10 +148,26 @@ def test_a_weak_signal_under_strong_microseism_still_shows() -> None:
     assert image[8, 50:].mean() > image[8, :40].mean() + 1
 
 
+def test_contrast_is_what_changes_within_the_window() -> None:
+    samples = noise(3, 2080) * np.array([[1.0], [30.0], [1e-3]])
+    shape = SpectrogramShape(representation="log1p_contrast")
+    level = spectrogram(samples).astype(np.float64)
+    np.testing.assert_allclose(spectrogram(samples, shape), level - level.mean(axis=-1, keepdims=True), atol=2e-6)
+
+
+def test_contrast_does_not_know_the_colour_of_the_noise() -> None:
+    white = noise(3, 2080)
+    filtered = scipy.signal.lfilter([1.0], [1.0, -0.9], white, axis=-1)  # 26 dB stronger at 0 Hz than at 50 Hz
+    shape = SpectrogramShape(representation="log1p_contrast")
+    plain, coloured = spectrogram(white, shape)[:, 1:-1], spectrogram(filtered, shape)[:, 1:-1]
+    assert np.median(np.abs(plain - coloured)) < 0.1
+    assert np.median(np.abs(spectrogram(white) - spectrogram(filtered))[:, 1:-1]) > 0.5
+
+
 SHAPES = [
     SpectrogramShape(normalisation=normalisation, representation=representation, image_size=(20, 90))
     for normalisation in ("none", "demean", "zscore_component", "zscore_window")
-    for representation in ("log1p_magnitude", "magnitude", "power", "decibel", "cross_decibel")
+    for representation in ("log1p_magnitude", "log1p_contrast", "magnitude", "power", "decibel", "cross_decibel")
 ]
 
 
@@ -176,7 +192,11 @@ def test_the_largest_samples_saturate_and_never_become_nan(shape: SpectrogramSha
         warnings.simplefilter("error")
         image = spectrogram(0.4 * LARGEST * np.sign(noise(3, 640)).astype(np.float64), shape)
     assert np.isfinite(image).all()
-    assert (image != 0).any()
+    saturates_throughout = (shape.normalisation, shape.representation) in {
+        ("none", "log1p_contrast"),
+        ("demean", "log1p_contrast"),
+    }
+    assert (image != 0).any() != saturates_throughout
 
 
 def test_integers_over_their_whole_range_vary() -> None:

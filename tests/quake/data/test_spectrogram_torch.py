@@ -15,7 +15,7 @@ from quake.data.spectrogram import FLOAT32_LARGEST, SpectrogramShape, spectrogra
 from quake.data.transforms import Spectrogram
 
 NORMALISATIONS = ("none", "demean", "zscore_component", "zscore_window")
-REPRESENTATIONS = ("log1p_magnitude", "magnitude", "power", "decibel", "cross_decibel")
+REPRESENTATIONS = ("log1p_magnitude", "log1p_contrast", "magnitude", "power", "decibel", "cross_decibel")
 COMBINATIONS = list(itertools.product(NORMALISATIONS, REPRESENTATIONS))
 OFFSET = 1e3
 """Largest mean, in standard deviations: 1e-6 of scale must stand above float64's rounding of it under a gain of 1e5."""

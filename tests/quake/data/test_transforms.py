@@ -247,7 +247,7 @@ def test_cross_spectra_need_z_n_e(samples: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("STFTTransform", {"scale": "db"}, "scale 'db' is none of magnitude, power, log, decibel"),
+        ("STFTTransform", {"scale": "db"}, "scale 'db' is none of magnitude, power, log, contrast, decibel"),
         ("STFTTransform", {"hop": 0}, "hop 0"),
         ("STFTTransform", {"window": "nobody"}, "window 'nobody'"),
         ("STFTTransform", {"gain": -1.0}, "gain -1"),
