@@ -36,6 +36,9 @@ bench: setup
 	@$(BIN)/python benchmarks/latency.py
 	@$(BIN)/python benchmarks/networks.py
 	@$(BIN)/python benchmarks/loader.py
+	@$(BIN)/python -m benchmarks.skill models/zoo/detector.pt
+	@$(BIN)/python -m benchmarks.false_alarms
+	@$(BIN)/python -m benchmarks.robustness models/zoo/detector.pt
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-output

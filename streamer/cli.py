@@ -56,15 +56,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from streamer import daemon
+    from streamer.operation import Operation
 
     config = load(arguments.config)
     scorer = daemon.check(config)
-    print(printable(config))
     spec = scorer.model.spec
+    operation = Operation.of(config, spec)
+    print(printable(operation.applied(config)))
     print(
         f"model {scorer.model.path}: {spec.name} {spec.version}, {spec.task}, {spec.sampling_rate_hz:g} Hz, sha256 {scorer.model.sha256}"
     )
     print(f"thresholds {scorer.thresholds}")
+    print(operation)
     return 0
 
 

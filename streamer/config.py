@@ -43,7 +43,11 @@ class ModelConfig(_Section):
 
 
 class WindowConfig(_Section):
-    hop_s: float = Field(default=1.0, gt=0, description="Seconds between windows; a whole number of samples")
+    hop_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds between windows, a whole number of samples; if not given the model's, and 1 where it has none",
+    )
     max_wait_s: Seconds = Field(
         default=10.0, description="A window is scored as it stands once its station is this far ahead"
     )
@@ -65,11 +69,17 @@ class WorkerConfig(_Section):
 
 
 class TriggerConfig(_Section):
-    on: float | None = Field(
-        default=None, gt=0, le=1, description="Probability that opens; the model's recommendation if not given"
+    operating_point: str | None = Field(
+        default=None,
+        description="The model's, by name; if not given `standard`, or its thresholds where it has no points",
     )
-    off: float | None = Field(default=None, ge=0, le=1)
-    in_a_row: int = Field(default=2, ge=1, description="Windows at or above `on` that open a detection")
+    on: float | None = Field(
+        default=None, gt=0, le=1, description="Probability that opens, instead of the operating point's"
+    )
+    off: float | None = Field(default=None, ge=0, le=1, description="Probability that closes, instead of the point's")
+    in_a_row: int | None = Field(
+        default=None, ge=1, description="Windows at or above `on` that open a detection; the point's, or 2"
+    )
     release: int = Field(default=3, ge=1, description="Windows below `off` that close it")
     dead_s: Seconds = Field(default=15.0, description="After an opening no other begins for this long")
     longest_s: float = Field(default=300.0, gt=0)

@@ -26,6 +26,7 @@ from streamer.grid import Grid
 from streamer.hooks import Fan, Hooks
 from streamer.inventory import Stations, read_stations
 from streamer.metrics import HealthServer, Metrics
+from streamer.operation import Operation
 from streamer.outbox import Outbox, OutboxError, Saved
 from streamer.overload import Overload
 from streamer.pipeline import Parts, Pipeline, Source
@@ -92,14 +93,16 @@ def load_scorer(config: Config) -> Scorer:
         raise ConfigError(f"model {model.path}: {spec.task} on {'/'.join(spec.components)}; wanted: detect on Z/N/E")
     if spec.unit != "any":
         raise ConfigError(f"model {model.path}: reads {spec.unit}; stations send counts")
+    operation = Operation.of(config, spec)
     try:
-        grid = Grid.of(spec.sampling_rate_hz, spec.window_samples, config.windows.hop_s)
+        grid = Grid.of(spec.sampling_rate_hz, spec.window_samples, operation.hop_s)
     except ValueError as error:
         raise ConfigError(f"windows.hop_s: {error}") from error
     name = ModelName(spec.name, int(spec.version.split(".", maxsplit=1)[0]))
-    return Scorer(
-        model, grid, name, _thresholds(config, grid, spec.thresholds.on, spec.thresholds.off), _earthquake(spec.classes)
-    )
+    if operation.is_other_hop:
+        told = "the model's operating points were measured at a hop of %g s, not %g s (windows.hop_s)"
+        log.warning(told, operation.point_hop_s, operation.hop_s)
+    return Scorer(model, grid, name, _thresholds(config, grid, operation), _earthquake(spec.classes))
 
 
 def _earthquake(classes: Sequence[str]) -> int:
@@ -108,14 +111,13 @@ def _earthquake(classes: Sequence[str]) -> int:
     return list(classes).index("earthquake")
 
 
-def _thresholds(config: Config, grid: Grid, on: float, off: float) -> Thresholds:
+def _thresholds(config: Config, grid: Grid, operation: Operation) -> Thresholds:
     t = config.trigger
     hops = grid.rate / grid.hop
-    on = t.on if t.on is not None else on
     return Thresholds(
-        on=on,
-        off=min(t.off if t.off is not None else off, on),
-        in_a_row=t.in_a_row,
+        on=operation.on,
+        off=operation.off,
+        in_a_row=operation.in_a_row,
         release=t.release,
         dead_k=round(t.dead_s * hops),
         longest_k=max(1, round(t.longest_s * hops)),
@@ -214,6 +216,7 @@ def run(config: Config, extra_hooks: Sequence[Hooks] = ()) -> int:
         log.info(
             "model %s %s on %s, %s", scorer.name.name, scorer.identity.version, scorer.model.device, scorer.thresholds
         )
+        log.info("%s", Operation.of(config, scorer.model.spec))
         publisher.start()
         stack.callback(publisher.stop, PUBLISH_DRAIN_S)
         source.start()

@@ -1,7 +1,7 @@
 """Polyphase resampling on absolute sample numbers: a finite filter, so that a sample depends on no packet boundary.
 
-The filter is the one of `scipy.signal.resample_poly` (Kaiser window, beta 5, ten periods of the slower rate on each
-side), placed so that output m lies at m / model_rate seconds since the epoch. No state is kept between calls.
+The filter (`quake.data.resampling`) is placed so that output m lies at m / model_rate seconds since the epoch. No state
+is kept between calls.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import firwin, upfirdn
+from scipy.signal import upfirdn
 
-HALF_PERIODS = 10
-"""Filter half length in periods of the slower rate, as `scipy.signal.resample_poly` has it."""
-KAISER_BETA = 5.0
+from quake.data.resampling import taps
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,7 @@ class Resampler:
     """(2 * half + 1,) at ratio.numerator times the input's rate."""
 
     def __post_init__(self) -> None:
-        widest = max(self.ratio.numerator, self.ratio.denominator)
-        taps = (
-            firwin(2 * HALF_PERIODS * widest + 1, 1.0 / widest, window=("kaiser", KAISER_BETA)) if widest > 1 else [1.0]
-        )
-        object.__setattr__(self, "taps", np.asarray(taps, dtype=np.float64) * self.ratio.numerator)
+        object.__setattr__(self, "taps", taps(self.ratio))
 
     @property
     def half(self) -> int:

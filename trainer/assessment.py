@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from quake.artifact import CompiledModel, ModelError, ModelSpec, Thresholds
 from quake.data.seisbench import DataError
+from quake.data.spec import STANDARD
 from trainer.data.drawing import Drawer, Windows
 from trainer.data.loading import ItemMaker, View
 from trainer.data.quality import Quality
@@ -64,9 +65,11 @@ class Question:
     """Scores of another detector on the same records."""
     against_picker: bool = False
     """It looks both ways."""
-    hop_s: float = 1.0
+    hop_s: float | None = None
+    """Between windows; None: the model's, 1 where it has none."""
     variant: str = "recorded"
     in_a_row: int = 2
+    """Windows that open an alarm, where the model has no operating points."""
     causal_records: int = 0
     """How many records are checked for causality; 0: none."""
 
@@ -136,7 +139,7 @@ def evaluate(model: CompiledModel, question: Question) -> Assessment:
     if not is_detector and (question.events or question.causal_records or question.variant != "recorded"):
         raise ModelError(f"{model.path}: a characteriser has no alarms: only detectors are scored along records")
     require_known_input(model.spec, model.path)
-    scorer = DetectorScorer(model, question.hop_s, question.variant) if is_detector else None
+    scorer = DetectorScorer(model, question.hop_s or model.spec.hop_s or 1.0, question.variant) if is_detector else None
     theirs = read_scores(question.against) if question.against else None
     source = SeisBench(type="seisbench", path=question.data.resolve())
     records = read_records([source], question.split, AS_IT_IS, Path()).records
@@ -248,7 +251,9 @@ def _alarms(
 ) -> dict[str, float]:
     """At the model's own thresholds, as the daemon would open them."""
     limits = _thresholds(model.spec.thresholds) if model.spec.thresholds else {}
-    return asdict(assess(records, scores, Rule(limits["on"], limits["off"], question.in_a_row)))
+    has_points = bool(model.spec.operating_points)
+    in_a_row = model.spec.point(STANDARD).in_a_row if has_points else question.in_a_row
+    return asdict(assess(records, scores, Rule(limits["on"], limits["off"], in_a_row)))
 
 
 def _thresholds(limits: Thresholds) -> dict[str, float]:

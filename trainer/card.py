@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from quake.artifact import Head, ModelSpec, Skill
+from quake.data.spec import ALARMS_NEEDED, OperatingPoint
 
 
 def model_card(spec: ModelSpec, sha256: str) -> str:
@@ -17,6 +18,7 @@ def model_card(spec: ModelSpec, sha256: str) -> str:
         "## Answers",
         _table(("head", "classes"), ((head.name, _classes(head)) for head in spec.heads)),
         _decision(spec),
+        *_points(spec),
         "## Skill",
         _table(("data", "measure", "value", "95 % interval"), map(_skill, spec.skill))
         if spec.skill
@@ -62,6 +64,25 @@ def _decision(spec: ModelSpec) -> str:
     limits = f"Thresholds: on {spec.thresholds.on:g}, off {spec.thresholds.off:g}. " if spec.thresholds else ""
     method = spec.calibration.method
     return f"{limits}Calibration: {method}{f' {spec.calibration.temperature:g}' if method != 'none' else ''}."
+
+
+def _points(spec: ModelSpec) -> Iterable[str]:
+    if not spec.operating_points:
+        return
+    head = ("name", "on", "off", "in a row", "chosen for, an hour", "counted", "an hour, 95 % interval", "extrapolated")
+    yield "## Operating points"
+    yield (
+        f"Named thresholds, with the false alarms of one station at a hop of {spec.hop_s:g} s. Extrapolated: the hours "
+        f"hold fewer than {ALARMS_NEEDED} alarms at the rate that the point was chosen for."
+    )
+    yield _table(head, map(_point, spec.operating_points))
+
+
+def _point(point: OperatingPoint) -> tuple[str, ...]:
+    low, high = point.interval
+    rates = f"{point.aim_an_hour:g}", f"{point.false_alarms} in {point.hours:.4g} h"
+    found = f"{point.an_hour:.3g} ({low:.3g} to {high:.3g})", "yes" if point.is_extrapolated else "no"
+    return point.name, f"{point.on:g}", f"{point.off:g}", f"{point.in_a_row}", *rates, *found
 
 
 def _skill(skill: Skill) -> tuple[str, ...]:

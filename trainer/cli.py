@@ -115,7 +115,7 @@ def _check_wishes(chosen: argparse.Namespace) -> None:
         raise RecipeError("--against compares by events: it needs --protocol events")
     if chosen.against_picker and not chosen.against:
         raise RecipeError("--against-picker says what --against is: it needs that")
-    if chosen.protocol == "events" and chosen.hop > GAP_S:
+    if chosen.protocol == "events" and (chosen.hop or 0.0) > GAP_S:
         raise RecipeError(f"--hop {chosen.hop:g}: the comparison by events needs a score each second")
     for path in filter(None, (chosen.scores, chosen.json)):
         if path.is_dir() or not path.parent.is_dir():
@@ -139,6 +139,28 @@ def quantize(chosen: argparse.Namespace) -> None:
 
     for line in quantise_recipe(chosen.recipe, chosen.out, chosen.set):
         print(line)
+
+
+def label(chosen: argparse.Namespace) -> None:
+    """Write a data set of what pickers say of continuous recordings."""
+    from trainer.label import Task
+    from trainer.label import label as label_hours
+
+    label_hours(
+        Task(
+            folder=chosen.folder,
+            pickers=tuple(chosen.picker),
+            out=chosen.out,
+            only_noise=tuple(chosen.only_noise),
+            exclude=tuple(chosen.exclude),
+            exclude_splits=tuple(chosen.exclude_split or ("dev",)),
+            sources=chosen.sources,
+            name=chosen.name,
+            licence=chosen.licence,
+            device=chosen.device,
+            threads=chosen.threads,
+        )
+    )
 
 
 def inspect(chosen: argparse.Namespace) -> None:
@@ -166,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     _compile_verb(verbs.add_parser("compile", help="make the model of a run anew from one of its checkpoints"))
     _evaluate_verb(verbs.add_parser("evaluate", help="measure a compiled model on labelled records"))
     _quantize_verb(verbs.add_parser("quantize", help="write a compiled model as int8 for ONNX Runtime"))
+    _label_verb(verbs.add_parser("label", help="label continuous recordings with pickers"))
     verb = verbs.add_parser("export", help="write a compiled model for ONNX Runtime")
     verb.add_argument("model", type=Path)
     verb.add_argument("--out", type=Path, required=True, help="ONNX file to write")
@@ -212,11 +235,36 @@ def _evaluate_verb(verb: argparse.ArgumentParser) -> None:
         "--check-causal", action="store_true", help="score cut-off records again; fail where a score moves"
     )
     verb.add_argument("--causal-records", type=_positive, default=40, help="how many are cut, 20 times each")
-    verb.add_argument("--hop", type=_seconds, default=1.0, help="seconds between windows")
+    verb.add_argument("--hop", type=_seconds, help="seconds between windows; the model's, or 1, if not given")
     verb.add_argument("--variant", choices=("recorded", "z-only", "50-hz", "z-only-50-hz"), default="recorded")
     verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     verb.add_argument("--threads", type=_positive, default=1)
     verb.set_defaults(run=evaluate)
+
+
+def _label_verb(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("folder", type=Path, help="of miniSEED files, or one file")
+    verb.add_argument(
+        "--picker", type=Path, action="append", required=True, metavar="TOML", help="adapter file; the first one leads"
+    )
+    verb.add_argument("--out", type=Path, required=True, help="folder to write, in SeisBench's format")
+    verb.add_argument(
+        "--only-noise",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="network.station or file: no earthquakes there",
+    )
+    verb.add_argument(
+        "--exclude", type=Path, action="append", default=[], metavar="CSV", help="metadata of times that are not used"
+    )
+    verb.add_argument("--exclude-split", action="append", metavar="SPLIT", help="of those; dev if not given")
+    verb.add_argument("--sources", type=Path, metavar="CSV", help="columns file, source_dataset, licence")
+    verb.add_argument("--name", default="", help="source_dataset without that table; the folder's name if not given")
+    verb.add_argument("--licence", default="not stated", help="of the recordings without that table")
+    verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    verb.add_argument("--threads", type=_positive, default=1)
+    verb.set_defaults(run=label)
 
 
 def _quantize_verb(verb: argparse.ArgumentParser) -> None:

@@ -64,7 +64,7 @@ def finish(
     spec = recipe.spec(sources)
     spec = _write(plain, spec, batches, folder)
     if recipe.evaluation.calibrate:
-        spec = _write(plain, _calibrated(spec, folder, batches), batches, folder)
+        spec = _write(plain, _calibrated(recipe, spec, folder, batches), batches, folder)
     spec = _measured(recipe, spec, dev, batches, folder)
     _write(plain, spec, batches, folder)
     model = CompiledModel.load(folder.model, "cpu")
@@ -106,13 +106,17 @@ def _write(network: StagedNetwork, spec: ModelSpec, batches: Sequence[Batch], fo
     return spec
 
 
-def _calibrated(spec: ModelSpec, folder: RunFolder, batches: Sequence[Batch]) -> ModelSpec:
+def _calibrated(recipe: Recipe, spec: ModelSpec, folder: RunFolder, batches: Sequence[Batch]) -> ModelSpec:
+    """Thresholds that the recipe states are of calibrated probabilities, and stay."""
     answers, truth = _answers(CompiledModel.load(folder.model, "cpu"), batches)
     try:
-        return with_calibration(spec, fit_temperature([np.log(np.maximum(a, TINY)) for a in answers], truth))
+        fitted = fit_temperature([np.log(np.maximum(a, TINY)) for a in answers], truth)
     except DataError as error:
         log.warning("probabilities stay as they are: %s", error)
         return spec
+    if recipe.evaluation.stated:
+        return spec.model_copy(update={"calibration": fitted})
+    return with_calibration(spec, fitted)
 
 
 def _measured(
@@ -125,7 +129,7 @@ def _measured(
         return spec.model_copy(update={"skill": skill})
     dev = [record for record in dev if record.kind != "unlabelled"]  # which have no lead to score in
     table = score_records(DetectorScorer(model, recipe.evaluation.hop_s), dev)
-    limits = recipe.evaluation.thresholds or _chosen(recipe, dev, table)
+    limits = recipe.evaluation.stated or _chosen(recipe, dev, table)
     skill += _by_events(recipe, limits, dev, table)
     return spec.model_copy(update={"thresholds": limits, "skill": skill})
 
@@ -152,8 +156,8 @@ def _by_events(recipe: Recipe, limits: Thresholds, dev: Sequence[Record], table:
         log.warning("the split %s is not measured by events: %s", split, error)
         return ()
     low, high = figures["mean_recall_10s_ci95"]
-    worth = assess(dev, table, Rule(log_odds(limits.on), log_odds(limits.off), how.in_a_row))
-    rule = f"on {limits.on:g}, off {limits.off:g}, {how.in_a_row} in a row"
+    worth = assess(dev, table, Rule(log_odds(limits.on), log_odds(limits.off), how.windows_in_a_row))
+    rule = f"on {limits.on:g}, off {limits.off:g}, {how.windows_in_a_row} in a row"
     merit = Skill(data=split, measure="mean_recall_10s", value=figures["mean_recall_10s"], low=low, high=high)
     at_thresholds = (
         (split, "macro recall within 10 s", worth.macro_recall, rule),

@@ -81,7 +81,10 @@ def build(located: Located, *, filled: bool = True) -> StagedNetwork:
 def read_data(located: Located) -> tuple[Collection, Collection]:
     """Of training and of development."""
     data = located.recipe.data
-    train, dev = (read_records(data.source, s, data.quality, located.folder) for s in (data.train, data.dev))
+    train, dev = (
+        read_records(data.source, split, data.quality, located.folder, data.leave_out)
+        for split in (data.train, data.dev)
+    )
     return train, dev
 
 

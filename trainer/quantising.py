@@ -40,6 +40,7 @@ class Data(Section):
     quality: Quality = Quality()
     train: str = Field(default="train", description="split that windows to calibrate with are of")
     dev: str = Field(default="dev", description="split")
+    leave_out: tuple[str, ...] = Field(default=(), description="data sets of which nothing is used")
 
 
 class QuantisationRecipe(Section):
@@ -60,8 +61,8 @@ def quantise_recipe(path: Path, out: Path, changes: Sequence[str] = ()) -> Itera
     network = recipe.network.build(spec.input_shape, spec.heads, folder) if recipe.network else None
     out.mkdir(parents=True, exist_ok=True)
     data = recipe.data
-    train = read_records(data.source, data.train, data.quality, folder).records
-    dev = read_records(data.source, data.dev, data.quality, folder).records
+    train = read_records(data.source, data.train, data.quality, folder, data.leave_out).records
+    dev = read_records(data.source, data.dev, data.quality, folder, data.leave_out).records
     dev = tuple(record for record in dev if record.kind != "unlabelled")
     result = quantise(
         config,
@@ -88,7 +89,7 @@ def _measure(task: str, dev: Sequence[Record], split: str) -> Measure:
 
 
 def _by_events(model: CompiledModel, dev: Sequence[Record]) -> float:
-    return figure_of_merit(collect(dev, score_records(DetectorScorer(model), dev)))
+    return figure_of_merit(collect(dev, score_records(DetectorScorer(model, model.spec.hop_s or 1.0), dev)))
 
 
 def _by_windows(model: CompiledModel, dev: Sequence[Record]) -> float:

@@ -19,10 +19,12 @@ from quake.data.spec import (
     AZIMUTH_HEAD,
     EVENT_HEAD,
     MAGNITUDE_HEAD,
+    STANDARD,
     Decibels,
     Head,
     Image,
     ModelSpec,
+    OperatingPoint,
     Stft,
     Thresholds,
     TrainingSource,
@@ -70,8 +72,8 @@ class Input(Section):
     normalisation: Literal["none", "demean", "zscore_component", "zscore_window"] = Field(
         default="zscore_component", description="of the samples, before the transform"
     )
-    representation: Literal["magnitude", "power", "log1p_magnitude", "decibel", "cross_decibel"] = Field(
-        default="log1p_magnitude", description="what a pixel is; cross_decibel keeps the sign of motion"
+    representation: Literal["magnitude", "power", "log1p_magnitude", "log1p_contrast", "decibel", "cross_decibel"] = (
+        Field(default="log1p_magnitude", description="what a pixel is; cross_decibel keeps the sign of motion")
     )
     gain: Positive = Field(default=1e5, description="the magnitude is multiplied by this before log1p")
     decibels: Decibels | None = None
@@ -87,6 +89,10 @@ class Data(Section):
     dev: str = Field(default="dev", description="split; what is chosen is chosen on it")
     windows_per_epoch: int | None = Field(default=None, ge=1, description="as many as there are records, if not given")
     dev_windows: int = Field(default=1024, ge=2, description="windows of the development split, the same each epoch")
+    leave_out: tuple[str, ...] = Field(
+        default=(),
+        description="data sets (`source_dataset`) neither trained nor measured on: what does it do where it never was?",
+    )
     absent_classes: Mapping[str, tuple[str, ...]] = Field(
         default={}, description="by head: classes that are known to have no member"
     )
@@ -111,6 +117,29 @@ class Evaluation(Section):
     in_a_row: int = Field(default=2, ge=1, description="windows at or above `on` that open a detection")
     hop_s: Positive = Field(default=1.0, description="seconds between windows when a detector is measured")
     events: bool = Field(default=True, description="measure a detector by earthquakes and hours of noise")
+    operating_point: tuple[OperatingPoint, ...] = Field(
+        default=(), description="measured before, at `hop_s`; `standard` stands in for `thresholds` and `in_a_row`"
+    )
+
+    @model_validator(mode="after")
+    def _thresholds_once(self) -> Self:
+        if self.operating_point and (self.thresholds or not self._standard):
+            raise ValueError(f"operating points need one named {STANDARD}, and no thresholds beside it")
+        return self
+
+    @property
+    def stated(self) -> Thresholds | None:
+        """Thresholds that are given, and stay as they are; None: they are to be chosen."""
+        return self._standard.thresholds if self._standard else self.thresholds
+
+    @property
+    def windows_in_a_row(self) -> int:
+        """That open a detection at the thresholds."""
+        return self._standard.in_a_row if self._standard else self.in_a_row
+
+    @property
+    def _standard(self) -> OperatingPoint | None:
+        return next((point for point in self.operating_point if point.name == STANDARD), None)
 
 
 class Recipe(Section):
@@ -181,7 +210,9 @@ class Recipe(Section):
             components=tuple(COMPONENTS),
             sampling_rate_hz=float(RATE_HZ),
             heads=self.heads,
-            thresholds=(self.evaluation.thresholds or NO_THRESHOLDS) if self.task == "detect" else None,
+            thresholds=(self.evaluation.stated or NO_THRESHOLDS) if self.task == "detect" else None,
+            operating_points=self.evaluation.operating_point,
+            hop_s=self.evaluation.hop_s if self.evaluation.operating_point else None,
             training_data=self.model.training_data or tuple(sources),
             **dict(self.input),
         )

@@ -18,7 +18,7 @@ def write(folder: Path, text: str) -> Path:
 def test_the_least_configuration_is_whole(tmp_path: Path) -> None:
     config = load(write(tmp_path, LEAST))
     assert config.state == tmp_path / "quake-state"
-    assert config.windows.hop_s == 1.0
+    assert config.windows.hop_s is None
     assert config.coincidence
     assert config.coincidence.hold_s == 3.0
 

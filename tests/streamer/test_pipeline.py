@@ -111,7 +111,7 @@ def settings(tmp_path: Path, **changes: object) -> Config:
 
 def pipeline(config: Config, feed: Feed, clock: Clock, seconds: float, notes: Notes, outbox: Outbox) -> Pipeline:
     model = SlowModel(clock, seconds)
-    grid = Grid.of(model.spec.sampling_rate_hz, model.spec.window_samples, config.windows.hop_s)
+    grid = Grid.of(model.spec.sampling_rate_hz, model.spec.window_samples, 1.0)
     limits = Thresholds(on=0.9, off=0.5, in_a_row=2, release=3, dead_k=15, longest_k=300)
     scorer = Scorer(model, grid, ModelName("m", 0), limits, 1)  # type: ignore[arg-type]
     made = compose(

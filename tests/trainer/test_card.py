@@ -63,6 +63,21 @@ def test_two_characterisers_on_other_scales_have_other_cards() -> None:
         assert row in card
 
 
+def test_operating_points_stand_with_what_was_counted() -> None:
+    spec = CompiledModel.load(DETECTOR, "cpu").spec.model_dump(exclude={"operating_points", "hop_s"})
+    assert "Operating points" not in model_card(ModelSpec.model_validate(spec), "0" * 64)
+    decision = {"in_a_row": 2, "hours": 20.0}
+    points = (
+        {"name": "quiet", "on": 0.9951, "off": 0.49755, "aim_an_hour": 0.1, "false_alarms": 2, **decision},
+        {"name": "standard", "on": 0.92, "off": 0.45, "aim_an_hour": 1.0, "false_alarms": 19, **decision},
+    )
+    changes = {"operating_points": points, "hop_s": 0.5, "thresholds": {"on": 0.92, "off": 0.45}}
+    card = model_card(ModelSpec.model_validate({**spec, **changes}), "0" * 64)
+    assert "at a hop of 0.5 s" in card
+    assert "| quiet | 0.9951 | 0.49755 | 2 | 0.1 | 2 in 20 h | 0.1 (0.0121 to 0.361) | yes |" in card
+    assert "| standard | 0.92 | 0.45 | 2 | 1 | 19 in 20 h | 0.95 (0.572 to 1.48) | no |" in card
+
+
 def test_export_writes_what_loads_without_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "detector.onnx"
     assert main(["export", str(DETECTOR), "--out", str(out)]) == 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
 
-from quake.artifact import CompiledModel, compile_model
+from quake.artifact import Calibration, CompiledModel, compile_model
 from trainer import finish as module
 from trainer.cli import main
 from trainer.fitting.run_folder import RunFolder
@@ -42,6 +43,39 @@ def test_a_delay_of_nothing_is_left_out_of_the_card(run: RunFolder) -> None:
     assert "median delay after P, s" not in skill
     assert all(math.isfinite(value) for value in skill.values())
     assert run.card.is_file()
+
+
+POINT = {"name": "standard", "on": 0.9, "off": 0.45, "in_a_row": 3, "aim_an_hour": 1.0, "false_alarms": 4, "hours": 9.0}
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "on"),
+    [
+        ({"events": False, "thresholds": {"on": 0.9, "off": 0.45}}, 0.9),
+        ({"events": True, "operating_point": [POINT], "hop_s": 0.9}, 0.9),
+        ({"events": False}, 0.75),  # nothing was stated: what the spec began with parts the same windows
+    ],
+)
+def test_stated_thresholds_stay_when_the_model_is_calibrated(
+    evaluation: dict[str, Any], on: float, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At twice the temperature, odds of 9 are odds of 3."""
+    other = RunFolder(tmp_path)
+    other.furnish()
+    for name in ("last", "about"):
+        getattr(other, name).write_bytes(getattr(run, name).read_bytes())
+    other.recipe.write_text(tomli_w.dumps({**RECIPE, "evaluation": evaluation}))
+    monkeypatch.setattr(module, "fit_temperature", lambda *_: Calibration(method="temperature", temperature=2.0))
+    assert main(["compile", str(tmp_path)]) == 0
+    spec = CompiledModel.load(other.model, "cpu").spec
+    assert spec.calibration.temperature == 2
+    assert spec.thresholds is not None
+    assert spec.thresholds.on == pytest.approx(on)
+    if "operating_point" in evaluation:
+        assert spec.point("standard").in_a_row == 3
+        assert spec.hop_s == 0.9
+        assert "| standard | 0.9 | 0.45 | 3 |" in other.card.read_text()
+        assert any("3 in a row" in skill.note for skill in spec.skill)
 
 
 def test_unlabelled_records_of_the_development_split_are_not_scored(

@@ -19,6 +19,11 @@ LEAST: dict[str, Any] = {
 }
 
 
+COUNTED = {"in_a_row": 3, "false_alarms": 5, "hours": 9.0}
+STANDARD: dict[str, Any] = {"name": "standard", "on": 0.92, "off": 0.46, "aim_an_hour": 1.0, **COUNTED}
+QUIET: dict[str, Any] = {"name": "quiet", "on": 0.99, "off": 0.495, "aim_an_hour": 0.1, **COUNTED}
+
+
 def write(folder: Path, **tables: Any) -> Path:
     path = folder / "recipe.toml"
     path.write_text(tomli_w.dumps({**LEAST, **tables}))
@@ -66,6 +71,14 @@ def test_changes_stand_above_the_file(change: str, read: Any, tmp_path: Path) ->
         ({"input": {"window_samples": 5301}}, "more than 5300: such a detector cannot be measured by events"),
         ({"optimisation": {"epochs": 5, "warm_up_epochs": 5.0}}, "leave nothing of 5 epochs"),
         ({"model": {"name": "Not A Name"}}, "model.name"),
+        (
+            {"evaluation": {"operating_point": [STANDARD], "thresholds": {"on": 0.9, "off": 0.4}}},
+            "operating points need one named standard, and no thresholds beside it",
+        ),
+        ({"evaluation": {"operating_point": [QUIET]}}, "operating points need one named standard"),
+        ({"evaluation": {"operating_point": [STANDARD, QUIET | {"on": 0.8}]}}, "quiet is to give fewer false alarms"),
+        ({"evaluation": {"operating_point": [STANDARD | {"onn": 1}]}}, "did you mean 'on'"),
+        ({"evaluation": {"operating_point": [STANDARD]}, "task": "characterise"}, "points are a detector's"),
     ],
 )
 def test_what_cannot_be_followed_is_said_with_file_and_key(
@@ -102,3 +115,16 @@ def test_what_the_model_says_of_itself(tmp_path: Path) -> None:
     assert (spec.name, spec.task, spec.heads[0].classes) == ("tiny", "detect", ("noise", "earthquake"))
     assert spec.thresholds is not None
     assert (spec.thresholds.on, spec.sampling_rate_hz, spec.components) == (0.8, 100.0, ("Z", "N", "E"))
+
+
+def test_operating_points_go_to_the_model_with_their_hop(tmp_path: Path) -> None:
+    tables: dict[str, Any] = {"evaluation": {"operating_point": [QUIET, STANDARD], "hop_s": 0.5}}
+    recipe: Recipe = read_recipe(write(tmp_path, **tables)).recipe
+    spec = recipe.spec()
+    assert [point.name for point in spec.operating_points] == ["quiet", "standard"]
+    assert (spec.thresholds, spec.hop_s) == (spec.point("standard").thresholds, 0.5)
+    assert recipe.evaluation.windows_in_a_row == 3
+    again = tmp_path / "again.toml"
+    again.write_text(recipe.to_toml())
+    assert read_recipe(again).recipe == recipe
+    assert read_recipe(write(tmp_path)).recipe.spec().hop_s is None

@@ -32,6 +32,7 @@ from trainer.augmentation.image import (
 )
 from trainer.augmentation.mixing import AddNoise, Gust, Superpose
 from trainer.augmentation.sensor import LowPass, Through, Tilt
+from trainer.augmentation.traffic import Footsteps, Passing
 from trainer.augmentation.waveform import Gain, PlaySpeed, Polarity, RateJitter, Rotate, TimeShift, TimeStretch
 from trainer.data.record import Example, Material
 from trainer.section import RecipeError
@@ -40,10 +41,12 @@ Single = (
     AddNoise
     | ChannelDropout
     | Clipping
+    | Footsteps
     | Gain
     | Gaps
     | Gust
     | LowPass
+    | Passing
     | PlaySpeed
     | Polarity
     | RateJitter

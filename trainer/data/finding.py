@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.signal import resample_poly
 
+from quake.data.resampling import taps
 from trainer.data.record import GUARD_S, LEAD_S, RATE_HZ, UNKNOWN, Record, Samples, with_lead
 from trainer.section import Positive, Section
 
@@ -39,6 +40,7 @@ Reason = Literal[
     "spike",
     "duplicate",
     "snr",
+    "leave_out",
 ]
 """Why a recording is left out."""
 NOT_READ = np.zeros((3, 0), np.float32)
@@ -160,7 +162,7 @@ def unreadable(reason: Reason, detail: str) -> Callable[[], Raw]:
 
 def recorded(find: Find, raw: Raw) -> Record:
     """The record at RATE_HZ, with its lead; Unusable for a sampling rate that no ratio of small numbers reaches."""
-    samples, known = _at_common_rate(raw), find.record
+    samples, known = at_common_rate(raw), find.record
     p = _index(raw.p, raw.rate_hz)
     s = _index(raw.s, raw.rate_hz)
     guarded = max(p - round(GUARD_S * RATE_HZ), min(p, RATE_HZ), 1)  # an early P leaves no room for a guard
@@ -175,8 +177,8 @@ def recorded(find: Find, raw: Raw) -> Record:
     )
 
 
-def _at_common_rate(raw: Raw) -> Samples:
-    """(3, n) float32 at RATE_HZ."""
+def at_common_rate(raw: Raw) -> Samples:
+    """(3, n) float32 at RATE_HZ; Unusable for a sampling rate that no ratio of small numbers reaches."""
     ratio = Fraction(RATE_HZ / raw.rate_hz).limit_denominator(LARGEST_TERM) if raw.rate_hz > 0 else Fraction(0)
     if not 0 < ratio.numerator <= LARGEST_TERM or abs(raw.rate_hz * ratio / RATE_HZ - 1) > RATE_TOLERANCE:
         raise Unusable("rate", f"{raw.rate_hz:g} Hz cannot be resampled to {RATE_HZ} Hz")
@@ -186,8 +188,9 @@ def _at_common_rate(raw: Raw) -> Samples:
     wide -= wide.mean(axis=1, keepdims=True)  # of a large offset float32 would keep little else
     if ratio == 1:
         return wide.astype(np.float32)
+    window: Any = taps(ratio) / ratio.numerator  # `resample_poly` multiplies by it; its stubs know no array here
     # The ends continue in a line: zeros there would be a step, and the filter would ring.
-    resampled = resample_poly(wide, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    resampled = resample_poly(wide, ratio.numerator, ratio.denominator, axis=1, window=window, padtype="line")
     return np.asarray(resampled, np.float32)
 
 

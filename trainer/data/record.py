@@ -22,6 +22,8 @@ LEAD_S = 60
 GUARD_S = 1.0
 """Seconds before P that are not mirrored, nor cut as noise: picks are not exact."""
 UNKNOWN = float("nan")
+BY_PICKERS = "(labelled by pickers)"
+"""In the origin of records whose labels other networks gave: to learn from, no truth to measure by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Record:
     is_crowded: bool = False
     """Other earthquakes are known in it."""
     origin: str = ""
-    """How a noise record was chosen; empty for events."""
+    """How a noise record was chosen; empty for events that people found. BY_PICKERS is in it where pickers labelled."""
     magnitude: float = UNKNOWN
     """NaN where it is not known, or where the station's gain is not: size cannot be learned there."""
     back_azimuth_deg: float = UNKNOWN

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from quake.data.seisbench import CHUNK, DataError, SeisBenchDataset
 from trainer.data.finding import NOT_READ, Find, Findings, Raw, Shares, SourceSection, unreadable
-from trainer.data.record import COMPONENTS, RATE_HZ, UNKNOWN, Record
+from trainer.data.record import BY_PICKERS, COMPONENTS, RATE_HZ, UNKNOWN, Record
 from trainer.section import Positive
 
 Row = Mapping[str, Any]
@@ -25,6 +25,8 @@ P_COLUMNS = tuple(f"trace_{phase}_arrival_sample" for phase in ("p", "P", "Pg", 
 S_COLUMNS = tuple(f"trace_{phase}_arrival_sample" for phase in ("s", "S", "Sg", "Sn"))
 """Names that SeisBench's sets give to the phases; the earliest of a row counts."""
 SNR_COLUMNS = ("trace_snr_p", "trace_snr_db", "trace_Z_snr_db")
+TEACHER = "teacher"
+"""Status of a P that another network picked."""
 UNORIENTED = "Z12"
 """Horizontals of unknown direction, read in the places of N and E."""
 
@@ -83,7 +85,7 @@ class SeisBench(SourceSection):
             samples=NOT_READ,
             kind="earthquake" if event else "noise",
             is_crowded=_is_true(row, "multi_event"),
-            origin="" if event else _text(row, "noise_origin"),
+            origin=_origin(row),
             magnitude=_number(row, "source_magnitude") if self._has_gain(row) and event else UNKNOWN,
             back_azimuth_deg=_number(row, "path_back_azimuth_deg") % 360 if _is_oriented(row) and event else UNKNOWN,
             distance_km=_number(row, "path_ep_distance_km") if event else UNKNOWN,
@@ -113,6 +115,12 @@ class SeisBench(SourceSection):
 def is_event(row: Row) -> bool:
     """What is not called noise: without a category, a recording whose P is not known may hold an earthquake."""
     return _text(row, "trace_category") != "noise"
+
+
+def _origin(row: Row) -> str:
+    if not is_event(row):
+        return _text(row, "noise_origin")
+    return BY_PICKERS if _text(row, "trace_p_status") == TEACHER else ""
 
 
 def _files(path: Path, folder: Path, chunks: Iterable[str]) -> dict[str, Path]:

@@ -18,23 +18,30 @@ from quake.data.seisbench import DataError
 from quake.data.split import split_events
 from trainer.data.catalogue import Catalogue
 from trainer.data.continuous import Continuous
-from trainer.data.finding import Collection, Find, Findings, LeftOut, Shares, SourceSection
+from trainer.data.finding import Collection, Find, Findings, LeftOut, Reason, Shares, SourceSection
 from trainer.data.marks import Marks
 from trainer.data.quality import Quality, collect
 from trainer.data.seisbench_source import SeisBench
 from trainer.data.synthetic import Synthetic
 
-__all__ = ["Collection", "LeftOut", "Quality", "Source", "read_records"]
+__all__ = ["Collection", "LeftOut", "Quality", "Source", "read_records", "source_names"]
 
 Source = Annotated[SeisBench | Catalogue | Continuous | Marks | Synthetic, Field(discriminator="type")]
 """One entry of the recipe's ``[[data.source]]``."""
 
 
-def read_records(sources: Sequence[SourceSection], split: str, quality: Quality, folder: Path) -> Collection:
-    """All fit recordings of one split.
+def read_records(
+    sources: Sequence[SourceSection],
+    split: str | None,
+    quality: Quality,
+    folder: Path,
+    leave_out: Sequence[str] = (),
+) -> Collection:
+    """All fit recordings of one split; None: of all, also those of which the data say no split.
 
-    ``folder``: what relative paths count from. DataError for a split that holds nothing, a trace name that stands
-    twice, an earthquake in two splits, a source that holds nothing, and a file that cannot be read.
+    ``folder``: what relative paths count from. ``leave_out``: data sets (`Record.source`) of which nothing is used.
+    DataError for a split that holds nothing, a trace name that stands twice, an earthquake in two splits, a source that
+    holds nothing, a data set to leave out that no source has, and a file that cannot be read.
     """
     findings = [source.find(folder) for source in sources]
     if empty := [f"data.source.{place}" for place, found in enumerate(findings) if not found.finds]:
@@ -42,15 +49,28 @@ def read_records(sources: Sequence[SourceSection], split: str, quality: Quality,
     divided = [find for found in findings for find in _divided(found)]
     _refuse_repeated_names(divided)
     _refuse_leaks(divided)
-    collection = collect((find for find in divided if find.split == split), quality)
-    if not collection.records:
-        raise DataError(_nothing(split, divided, collection))
-    homeless = tuple(
-        LeftOut(find.record.source, find.record.name, "no_split", "the data do not say which split it is of")
-        for find in divided
-        if not find.split
+    _refuse_unknown(leave_out, divided)
+    wanted = [find for find in divided if split in {None, find.split}]
+    collection = collect((find for find in wanted if find.record.source not in leave_out), quality)
+    aside = [find for find in wanted if find.record.source in leave_out]
+    homeless = [find for find in divided if split is not None and not find.split]
+    left_out = (
+        *collection.left_out,
+        *_listed(aside, "leave_out", "a recording of what data.leave_out names"),
+        *_listed(homeless, "no_split", "the data do not say which split it is of"),
     )
-    return replace(collection, left_out=collection.left_out + homeless, hashes=_hashes(findings))
+    if not collection.records:
+        raise DataError(_nothing(split, divided, left_out[: len(wanted)]))
+    return replace(collection, left_out=left_out, hashes=_hashes(findings))
+
+
+def source_names(sources: Sequence[SourceSection], folder: Path) -> frozenset[str]:
+    """The data sets (`Record.source`) that the sources hold recordings of. DataError where a file cannot be read."""
+    return frozenset(find.record.source for source in sources for find in source.find(folder).finds)
+
+
+def _listed(finds: Iterable[Find], reason: Reason, detail: str) -> Iterable[LeftOut]:
+    return (LeftOut(find.record.source, find.record.name, reason, detail) for find in finds)
 
 
 def _divided(found: Findings) -> Iterable[Find]:
@@ -89,6 +109,12 @@ def _refuse_repeated_names(finds: Iterable[Find]) -> None:
         seen[record.name] = record.source
 
 
+def _refuse_unknown(leave_out: Iterable[str], finds: Iterable[Find]) -> None:
+    known = {find.record.source for find in finds}
+    if unknown := sorted(set(leave_out) - known):
+        raise DataError(f"data.leave_out: no source {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+
+
 def _refuse_leaks(finds: Iterable[Find]) -> None:
     """What belongs to one earthquake, its noise included, is in one split."""
     homes: dict[str, Find] = {}
@@ -100,11 +126,10 @@ def _refuse_leaks(finds: Iterable[Find]) -> None:
                 raise DataError(f"earthquake {find.group} is in two splits: {places}")
 
 
-def _nothing(split: str, finds: Sequence[Find], collection: Collection) -> str:
-    if collection.left_out:
-        first = collection.left_out[0]
-        count = len(collection.left_out)
-        return f"split {split!r}: all {count} recordings are left out, the first ({first.name}) as {first.detail}"
+def _nothing(split: str | None, finds: Sequence[Find], left_out: Sequence[LeftOut]) -> str:
+    if left_out:
+        where, first = "all splits" if split is None else f"split {split!r}", left_out[0]
+        return f"{where}: all {len(left_out)} recordings are left out, the first ({first.name}) as {first.detail}"
     sources = ", ".join(sorted({find.record.source for find in finds}))
     known = ", ".join(sorted({find.split for find in finds if find.split})) or "none"
     return f"{sources}: no recording of split {split!r} (there are: {known})"

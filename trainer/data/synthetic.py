@@ -3,7 +3,8 @@
 A point source after Brune (1970) in a uniform medium: P and S leave as pulses whose displacement spectrum is
 ``level / (1 + (f / corner)^2)``, fall with 1/distance, lose ``exp(-pi f t*)``, and drag a coda that falls with lapse
 time and with ``exp(-pi f t / Q(f))``. P moves the ground along its ray, up and away from the source or down and towards
-it; S moves it across, mostly sideways. Noise is coloured, its level drawn. All pulses are causal: nothing precedes P.
+it; S moves it across. How strong each is, which way P pushes and how S is polarised follow from a shear fault that lies
+in any direction. Noise is coloured, its level drawn. All pulses are causal: nothing precedes P.
 
 Each record is a pure function of (seed, stream, number). What is not here: layers, surface waves, finite faults, noise
 of real sites (mix that in), instruments.
@@ -12,7 +13,7 @@ of real sites (mix that in), instruments.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.fft import irfft, rfft, rfftfreq
+from scipy.stats import special_ortho_group
 
 from trainer.data.finding import NOT_READ, Find, Findings, Raw, SourceSection
 from trainer.data.record import RATE_HZ, Record
@@ -34,7 +36,7 @@ Wave = Literal["P", "S"]
 SPEED_M_S: dict[Wave, float] = {"P": 6000.0, "S": 3464.0}
 DENSITY_KG_M3 = 2700.0
 RADIATION: dict[Wave, float] = {"P": 0.52, "S": 0.63}
-"""Root mean square over the focal sphere (Boore & Boatwright 1984)."""
+"""Root mean square over the focal sphere (Boore & Boatwright 1984): what `double_couple` has on average."""
 FREE_SURFACE = 2.0
 BRUNE_CORNER = 0.49
 """Of S: corner = this x speed of S x (stress drop / moment)^(1/3), in SI units; that of P is higher by vP/vS."""
@@ -77,6 +79,8 @@ class Earthquake:
     """How far S is turned from the transverse towards the plane of the ray."""
     coda: float
     """Energy of the coda against that of its pulse."""
+    radiation: Mapping[Wave, float] = field(default_factory=lambda: RADIATION)
+    """Share of each wave that leaves the source in the station's direction."""
 
     @property
     def moment_n_m(self) -> float:
@@ -92,7 +96,7 @@ class Earthquake:
 
     def level_m_s(self, wave: Wave) -> float:
         """Displacement spectrum far below the corner, metres x seconds."""
-        source = RADIATION[wave] * FREE_SURFACE * self.moment_n_m
+        source = self.radiation[wave] * FREE_SURFACE * self.moment_n_m
         return source / (4 * np.pi * DENSITY_KG_M3 * SPEED_M_S[wave] ** 3 * self.path_m)
 
     def corner_hz(self, wave: Wave) -> float:
@@ -166,6 +170,7 @@ class Synthetic(SourceSection):
         )
 
     def earthquake(self, rng: np.random.Generator) -> Earthquake:
+        of_p, of_sv, of_sh = double_couple(rng)
         return Earthquake(
             magnitude=rng.uniform(*self.magnitude),
             stress_drop_pa=1e6 * _log_uniform(rng, self.stress_drop_mpa),
@@ -174,9 +179,10 @@ class Synthetic(SourceSection):
             back_azimuth_deg=rng.uniform(0, 360),
             incidence_deg=rng.uniform(20, 50),
             kappa_s=rng.uniform(0.01, 0.05),
-            is_up=bool(rng.random() < 0.5),
-            sideways_deg=rng.uniform(-30, 30),
+            is_up=of_p > 0,
+            sideways_deg=float(np.degrees(np.arctan2(of_sv, of_sh))),
             coda=rng.uniform(0.5, 3.0),
+            radiation={"P": abs(of_p), "S": float(np.hypot(of_sv, of_sh))},
         )
 
     def _find(self, split: str, is_event: bool, place: tuple[int, int, int]) -> Find:
@@ -208,6 +214,17 @@ class Synthetic(SourceSection):
         s = p + round((quake.travel_s("S") - quake.travel_s("P")) * RATE_HZ)
         ground = quake.motion(rng, {"P": p, "S": s}, length) + coloured_noise(rng, self.noise_db, length)
         return Raw(self.counts_per_m_s * ground, RATE_HZ, p, s)
+
+
+def double_couple(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Radiation of P, SV and SH along a ray, from a shear fault that is turned any way against it.
+
+    Aki & Richards 2002, 4.33: with the fault's normal n and slip d, and of the ray's frame the unit vectors r (along),
+    v and h (across): 2 (n r)(d r), and (n r)(d x) + (d r)(n x) for x of v and h.
+    """
+    normal, slip, _ = special_ortho_group.rvs(3, random_state=rng)  # in the frame r, v, h
+    across = normal[0] * slip[1:] + slip[0] * normal[1:]  # (2,)
+    return float(2 * normal[0] * slip[0]), float(across[0]), float(across[1])
 
 
 def velocity_pulse(displacement: Array) -> Spectrum:

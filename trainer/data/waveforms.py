@@ -117,6 +117,15 @@ class Archive:
             common = [part for a in common for b in spans if (part := a.within(*b)).duration_s > 0]
         return common
 
+    def files(self, sensor: Sensor, span: Span) -> Sequence[Path]:
+        """That hold samples of a part of the sensor's time."""
+        overlapping = (
+            path
+            for trace, path in self._traces[sensor]
+            if trace.stats.starttime <= span.end and trace.stats.endtime >= span.start and path is not None
+        )
+        return sorted(set(overlapping))
+
     def around(self, sensor: Sensor, time: UTCDateTime) -> Span | None:
         """The span that holds ``time``."""
         return next((span for span in self.spans(sensor) if span.start <= time <= span.end), None)

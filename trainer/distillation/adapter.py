@@ -23,6 +23,8 @@ from trainer.section import Positive, RecipeError, Section
 
 Windows = NDArray[np.float64]
 """(B, components, samples)."""
+PHASES = ("P", "S")
+"""Classes that `Output.along` knows by their names."""
 ROUNDING = 1e-6
 """A probability may be this much off 0 and 1."""
 
@@ -102,6 +104,9 @@ class Output(Section):
     threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5, description="the picker's number at which an earthquake is as likely as not"
     )
+    pick_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.3, description="the picker's number from which `label` takes its word for a P or an S"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -121,10 +126,23 @@ class Output(Section):
         kept = max(1, round(traces.shape[2] * share))
         chosen = traces[:, [self.classes.index(name) for name in self.earthquake], -kept:].max(axis=1)  # (B, kept)
         reduced: NDArray[np.float64] = chosen.max(axis=1) if self.reduce == "max" else chosen.mean(axis=1)
-        if not ((reduced >= -ROUNDING) & (reduced <= 1 + ROUNDING)).all():
-            raise ValueError(f"answers {reduced.min():g} to {reduced.max():g}: no probability (is activation right?)")
-        likely = np.clip(reduced, 0, 1) * (1 - self.threshold)
-        return likely / (likely + (1 - np.clip(reduced, 0, 1)) * self.threshold)  # the odds over those of threshold
+        reduced = _probabilities(reduced)
+        likely = reduced * (1 - self.threshold)
+        return likely / (likely + (1 - reduced) * self.threshold)  # the odds over those of threshold
+
+    def along(self, answer: Any, length: int) -> NDArray[np.float64]:
+        """What the network answered to a batch -> (B, 3, length) of P, of S, and of an earthquake otherwise told of.
+
+        ``length``: samples of the picker's window at another rate, if its answer has one. Zeros for what no class
+        tells. ValueError as `probability` has it.
+        """
+        traces = self._activated(self._traces(answer)).double().cpu().numpy()  # (B, classes, T)
+        others = [name for name in self.earthquake if name not in PHASES]
+        kinds = [*([phase] if phase in self.classes else [] for phase in PHASES), others]
+        places = [[self.classes.index(name) for name in kind] for kind in kinds]
+        rows = [traces[:, place].max(axis=1) if place else np.zeros_like(traces[:, 0]) for place in places]
+        times = np.arange(length) * traces.shape[2] // length  # (length,) indices of the answer
+        return _probabilities(np.stack(rows, axis=1))[..., times]
 
     def _traces(self, answer: Any) -> torch.Tensor:
         """(B, classes, T) float32."""
@@ -193,6 +211,12 @@ def read_adapter(path: Path) -> Adapter:
     except ValidationError as error:
         raise RecipeError("\n".join(f"{path}: {fault}" for fault in faults(error, Adapter))) from error
     return adapter.model_copy(update={"network": path.parent / adapter.network})
+
+
+def _probabilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    if not ((values >= -ROUNDING) & (values <= 1 + ROUNDING)).all():
+        raise ValueError(f"answers {values.min():g} to {values.max():g}: no probability (is activation right?)")
+    return np.clip(values, 0, 1)
 
 
 def _entry(answer: Any, place: int | str) -> Any:

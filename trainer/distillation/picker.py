@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +17,69 @@ from quake.data.spec import EVENT_HEAD, ModelError, read_content
 from trainer.data.record import RATE_HZ
 from trainer.distillation.adapter import Adapter, read_adapter
 
+Meaning = Callable[[Any], NDArray[np.float64]]
+"""What an adapter makes of the network's answer to a batch: one row for each window."""
+
 
 class Picker:
-    """One that has been loaded. ``heads``, ``samples`` and `probabilities` are what `Teachers` asks of a teacher."""
+    """One that has been loaded. ``heads``, ``samples`` and `probabilities` are what `Teachers` asks of a teacher.
+
+    `along` is what labels are made from.
+    """
 
     heads = (EVENT_HEAD,)
     """What a picker can speak of."""
 
-    def __init__(self, adapter: Adapter, network: torch.jit.ScriptModule, device: str, window_samples: int) -> None:
+    def __init__(self, adapter: Adapter, content: bytes, device: str, window_samples: int | None) -> None:
         self.path = adapter.network
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        """Of the network's file."""
+        self.output = adapter.output
         self.samples = adapter.reading.samples
         self._adapter = adapter
-        self._network = network
+        self._network = _network(adapter, content, self.sha256, device)
         self._device = device
-        within_s = adapter.output.within_s or window_samples / RATE_HZ
+        within_s = adapter.output.within_s or (window_samples or self.samples) / RATE_HZ
         self._share = within_s * adapter.sampling_rate_hz / adapter.window_samples
 
     @classmethod
-    def load(cls, adapter_file: Path, window_samples: int, device: str) -> Picker:
-        """``window_samples``: of the student, at 100 Hz.
+    def load(cls, adapter_file: Path, window_samples: int | None, device: str) -> Picker:
+        """``window_samples``: of the student, at 100 Hz; None: the picker's own.
 
         RecipeError for an adapter file, ModelError for a network that cannot be used, ValueError for a device.
         """
         adapter, where = read_adapter(adapter_file), choose_device(device)
-        return cls(adapter, _read_network(adapter, where), where, window_samples)
+        return cls(adapter, read_content(adapter.network), where, window_samples)
 
     def probabilities(self, samples: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
         """(B, 3, n) Z, N, E at 100 Hz, n at least ``samples`` -> (B, 2) of noise and earthquake, named event.
 
         ModelError where the network refuses the window or its answer is not what the adapter file says.
         """
+        earthquake = self._read(samples, lambda answer: self.output.probability(answer, self._share))  # (B,)
+        return {EVENT_HEAD.name: np.stack([1 - earthquake, earthquake], axis=1)}
+
+    def along(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(B, 3, `samples`) Z, N, E at 100 Hz -> (B, 3, `samples`) of P, S and an earthquake, as `Output.along`.
+
+        ModelError as `probabilities`.
+        """
+        return self._read(samples, lambda answer: self.output.along(answer, self.samples))
+
+    def _read(self, samples: NDArray[np.float32], meaning: Meaning) -> NDArray[np.float64]:
         windows = torch.from_numpy(self._adapter.prepare(samples)).to(self._device)
         try:
-            answer = self._run(windows)
-            earthquake = self._adapter.output.probability(answer, self._share)  # (B,)
+            with torch.inference_mode():
+                read = meaning(self._network(windows))
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise ModelError(f"{self.path}: to windows of shape {tuple(windows.shape)} the picker {reason}") from error
-        if len(earthquake) != len(samples):
-            raise ModelError(f"{self.path}: the picker answers {len(earthquake)} windows to {len(samples)}")
-        return {EVENT_HEAD.name: np.stack([1 - earthquake, earthquake], axis=1)}
-
-    def _run(self, windows: torch.Tensor) -> Any:
-        with torch.inference_mode():
-            return self._network(windows)
+        if len(read) != len(samples):
+            raise ModelError(f"{self.path}: the picker answers {len(read)} windows to {len(samples)}")
+        return read
 
 
-def _read_network(adapter: Adapter, device: str) -> torch.jit.ScriptModule:
-    content = read_content(adapter.network)
-    digest = hashlib.sha256(content).hexdigest()
+def _network(adapter: Adapter, content: bytes, digest: str, device: str) -> torch.jit.ScriptModule:
     if adapter.sha256 is not None and digest != adapter.sha256.lower():
         raise ModelError(f"{adapter.network}: sha256 is {digest}, pinned is {adapter.sha256}")
     try:

@@ -49,16 +49,15 @@ class Worth:
 
 def openings(scores: Scores, rule: Rule) -> Iterator[tuple[int, int]]:
     """(index that opens an alarm, index that closes it or len) of successive scores."""
-    run, opened = 0, -1
-    for index, score in enumerate(scores):
-        run = run + 1 if score >= rule.on else 0
-        if opened < 0 and run >= rule.in_a_row:
-            opened = index
-        elif opened >= 0 and score < rule.off:
-            yield opened, index
-            opened = -1
-    if opened >= 0:
-        yield opened, len(scores)
+    n, high = rule.in_a_row, np.append(0, np.cumsum(scores >= rule.on))  # (N + 1,) how many before each index
+    could_open = np.flatnonzero(high[n:] - high[:-n] == n) + n - 1
+    could_close = np.flatnonzero(scores < rule.off)
+    while len(could_open):
+        opened = could_open[0]
+        could_close = could_close[np.searchsorted(could_close, opened, "right") :]
+        closed = could_close[0] if len(could_close) else len(scores)
+        yield int(opened), int(closed)
+        could_open = could_open[np.searchsorted(could_open, closed, "right") :]
 
 
 def assess(records: Sequence[Record], table: pd.DataFrame, rule: Rule) -> Worth:

@@ -103,7 +103,7 @@ def break_down(
     events = [record for record in records if record.p >= 0]
     found = {name: delays(events, table, threshold, picker=picker) for name, threshold in thresholds.items()}
     hits = {name: delay <= within_s for name, delay in found.items()}
-    values = {name: _values(events, name) for name in EDGES}
+    values = {name: values_of(events, name) for name in EDGES}
     known = {name: column for name, column in values.items() if np.isfinite(column).any()}
     bins = {
         quantity: {name: by_value(column, hit, EDGES[quantity]) for name, hit in hits.items()}
@@ -114,13 +114,25 @@ def break_down(
     return Breakdown(within_s, len(events), bins, tuple(name for name in EDGES if name not in known), after)
 
 
+def values_of(events: Sequence[Record], quantity: str) -> Floats:
+    """(events,) one of EDGES; NaN where it is not known."""
+    field = {"SNR of P, dB": "snr_db", "magnitude": "magnitude", "distance, km": "distance_km"}[quantity]
+    return np.array([getattr(event, field) for event in events], dtype=float)
+
+
 def by_value(values: Floats, hits: NDArray[np.bool_], edges: Sequence[float]) -> tuple[Bin, ...]:
-    """Bins that hold something, in the order of ``edges``, open at both ends; last those whose value is not known."""
+    """Bins that hold something, in the order of `bands`."""
+    members = bands(values, edges).items()
+    return tuple(Bin(name, int(hits[rows].sum()), int(rows.sum())) for name, rows in members)
+
+
+def bands(values: Floats, edges: Sequence[float]) -> dict[str, NDArray[np.bool_]]:
+    """(events,) members of each band that has any, in the order of ``edges``, open at both ends; last those whose value
+    is not known."""
     names = [f"< {edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in pairwise(edges))]
     names += [f"≥ {edges[-1]:g}", "not known"]
     place = np.where(np.isfinite(values), np.searchsorted(edges, values, side="right"), len(names) - 1)
-    bins = (Bin(name, int(hits[place == i].sum()), int((place == i).sum())) for i, name in enumerate(names))
-    return tuple(found for found in bins if found.count)
+    return {name: place == i for i, name in enumerate(names) if (place == i).any()}
 
 
 def by_source(sources: Sequence[str], hits: NDArray[np.bool_]) -> tuple[Bin, ...]:
@@ -149,9 +161,3 @@ def _delay(record: Record, curve: Curve, threshold: float, picker: bool) -> floa
     stood = ((alarms < -EARLY_S) & (alarms >= -EARLY_S - FRESH_S)).any() and not (picker or record.is_crowded)
     reports = alarms[alarms >= -EARLY_S]
     return float(reports.min()) if len(reports) and not stood else math.inf
-
-
-def _values(events: Sequence[Record], quantity: str) -> Floats:
-    """(events,) NaN where it is not known."""
-    field = {"SNR of P, dB": "snr_db", "magnitude": "magnitude", "distance, km": "distance_km"}[quantity]
-    return np.array([getattr(event, field) for event in events], dtype=float)

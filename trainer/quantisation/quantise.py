@@ -202,6 +202,7 @@ def _described(config: Quantisation, spec: ModelSpec, measure: Measure, result: 
     update = {
         "architecture": f"{spec.architecture}; int8 ({config.method})",
         "skill": (*known, *_skill(config, measure, result)),
+        "operating_points": (),  # their alarms were counted with the float network
         "compilation": None,  # it states how near the float network is
         "built_with": {**spec.built_with, **{name: version(name) for name in ("onnx", "onnxruntime")}},
     }

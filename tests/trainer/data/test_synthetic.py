@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from trainer.data.record import LEAD_S, Record
 from trainer.data.sources import Quality, read_records
 from trainer.data.synthetic import (
     FREQUENCIES_HZ,
+    RADIATION,
     SPECTRUM_SAMPLES,
     Earthquake,
     Synthetic,
     Wave,
     coloured_noise,
+    double_couple,
     minimum_phase,
     scattering,
     velocity_pulse,
@@ -111,6 +114,35 @@ def test_the_first_motion_tells_the_back_azimuth_in_eight_sectors(sector: str, i
     for crossed, part in zip(image[1:], (np.cos, np.sin), strict=True):
         if abs(part(np.radians(SECTORS[sector]))) > 0.5:
             assert np.sign(crossed[loudest]) == -np.sign(part(np.radians(SECTORS[sector])))
+
+
+def test_radiation_is_a_shear_faults() -> None:
+    """On average what Boore & Boatwright (1984) found over the focal sphere, and no sign or direction preferred.
+
+    A ray gets (n r)^2 + (d r)^2 in all, at most 1: where P is strongest, on the axis of pressure, S is nothing.
+    """
+    drawn = np.array([double_couple(np.random.default_rng(seed)) for seed in range(2000)])  # (2000, 3) P, SV, SH
+    squares = (drawn**2).mean(axis=0)
+    assert np.sqrt(squares[0]) == pytest.approx(0.52, abs=0.02)
+    assert np.sqrt(squares[1] + squares[2]) == pytest.approx(0.63, abs=0.02)
+    assert squares[1] == pytest.approx(squares[2], rel=0.15)
+    assert np.abs(drawn.mean(axis=0)).max() < 0.05
+    assert 0.99 < (drawn**2).sum(axis=1).max() <= 1 + 1e-9
+    strongest = drawn[np.abs(drawn[:, 0]).argmax()]
+    assert abs(strongest[0]) > 0.99
+    assert np.hypot(*strongest[1:]) < 0.15
+
+
+def test_waves_leave_as_the_fault_has_them() -> None:
+    source = Synthetic.model_validate({"type": "synthetic", "count": 1, "noise": 0})
+    made = [source.earthquake(np.random.default_rng(seed)) for seed in range(300)]
+    assert 0.35 < np.mean([one.is_up for one in made]) < 0.65
+    turned = np.abs(np.sin(np.radians([one.sideways_deg for one in made])))
+    assert 0.4 < np.mean(turned > np.sqrt(0.5)) < 0.6  # as often up and down as across
+    one = made[0]
+    assert one.level_m_s("P") == pytest.approx(
+        one.radiation["P"] / 0.52 * replace(one, radiation=RADIATION).level_m_s("P")
+    )
 
 
 def test_s_moves_sideways() -> None:

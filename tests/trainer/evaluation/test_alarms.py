@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from dev_records import earthquake, noise
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quake.data.seisbench import DataError
 from trainer.data.record import Record
@@ -23,6 +25,23 @@ def test_alarms_open_after_two_in_a_row_and_close_below_off() -> None:
     scores = np.array([2, 0.5, 2, 2, 0.5, 2, -1, 2, 2, 2])
     assert list(openings(scores, RULE)) == [(3, 6), (8, 10)]
     assert list(openings(scores, replace(RULE, in_a_row=1))) == [(0, 6), (7, 10)]
+
+
+@given(st.lists(st.integers(0, 4), max_size=60), st.integers(0, 4), st.integers(0, 4), st.integers(1, 4))
+def test_alarms_are_those_of_a_machine_that_hears_one_score_after_the_other(
+    scores: list[int], on: int, off: int, in_a_row: int
+) -> None:
+    expected, run, opened = [], 0, -1
+    for index, score in enumerate(scores):
+        run = run + 1 if score >= on else 0
+        if opened < 0 and run >= in_a_row:
+            opened = index
+        elif opened >= 0 and score < off:
+            expected.append((opened, index))
+            opened = -1
+    if opened >= 0:
+        expected.append((opened, len(scores)))
+    assert list(openings(np.array(scores, float), Rule(on, off, in_a_row))) == expected
 
 
 def scored(records: list[Record], alarm_s: dict[str, tuple[float, float]]) -> pd.DataFrame:
