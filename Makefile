@@ -38,6 +38,7 @@ bench: setup
 	@$(BIN)/python benchmarks/loader.py
 	@$(BIN)/python -m benchmarks.skill models/zoo/detector.pt
 	@$(BIN)/python -m benchmarks.false_alarms
+	@$(BIN)/python -m benchmarks.characteriser --model models/zoo/characteriser.pt
 	@$(BIN)/python -m benchmarks.robustness models/zoo/detector.pt
 
 clean:

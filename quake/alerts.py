@@ -82,8 +82,11 @@ class TracePoint(_Message):
 
 
 class Characterisation(_Message):
-    magnitude: dict[str, Probability] = Field(description="Probability of each magnitude class")
-    azimuth: dict[str, Probability] = Field(description="Probability of each back-azimuth class")
+    magnitude: dict[str, Probability] | None = Field(description="Probability of each magnitude class; null: not known")
+    azimuth: dict[str, Probability] | None = Field(
+        description="Probability of each back-azimuth class; null: not known"
+    )
+    unknown: dict[str, str] = Field(default_factory=dict, description="Why a head says null, by its name")
 
 
 class Alert(_Message):

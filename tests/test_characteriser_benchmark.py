@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import characteriser as benchmark
-from benchmarks.tables import Estimate
+from benchmarks.tables import Estimate, Table
 from quake.data.seisbench import DataError
 from quake.data.spec import AZIMUTH_HEAD, MAGNITUDE_HEAD, ModelSpec, Stft
 from trainer.data.record import Record
@@ -32,8 +32,8 @@ def _record(source: Synthetic, seed: int) -> Record:
     quake = replace(source.earthquake(np.random.default_rng(seed)), radiation={"P": 0.5, "S": 0.6})
     ground = quake.motion(np.random.default_rng(seed), {"P": P, "S": P + 800}, P + 1500)
     samples = (1e9 * ground + np.random.default_rng(seed).standard_normal(ground.shape)).astype(np.float32)
-    known = {"magnitude": quake.magnitude, "back_azimuth_deg": quake.back_azimuth_deg}
-    return Record(f"made{seed}", "made", f"quake{seed}", samples, "earthquake", p=P, **known)
+    record = Record(f"made{seed}", "made", f"quake{seed}", samples, "earthquake", p=P)
+    return replace(record, magnitude=quake.magnitude, back_azimuth_deg=quake.back_azimuth_deg)
 
 
 SPEC = ModelSpec(
@@ -67,7 +67,7 @@ class Says:
         return chances
 
 
-def rows(table: benchmark.Table) -> dict[str, dict[str, float]]:
+def rows(table: Table) -> dict[str, dict[str, float]]:
     """Figures by row and column."""
     return {
         str(row[0]): {

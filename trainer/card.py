@@ -17,6 +17,7 @@ def model_card(spec: ModelSpec, sha256: str) -> str:
         _table(("what", "value"), _input(spec)),
         "## Answers",
         _table(("head", "classes"), ((head.name, _classes(head)) for head in spec.heads)),
+        *(f"Switched off: {head.name}. {head.reason_off}" for head in spec.heads if head.reason_off),
         _decision(spec),
         *_points(spec),
         "## Skill",

@@ -117,6 +117,9 @@ class Evaluation(Section):
     in_a_row: int = Field(default=2, ge=1, description="windows at or above `on` that open a detection")
     hop_s: Positive = Field(default=1.0, description="seconds between windows when a detector is measured")
     events: bool = Field(default=True, description="measure a detector by earthquakes and hours of noise")
+    switched_off: Mapping[str, str] = Field(
+        default={}, description="of a characteriser, by head: why nobody is to be told its answers"
+    )
     operating_point: tuple[OperatingPoint, ...] = Field(
         default=(), description="measured before, at `hop_s`; `standard` stands in for `thresholds` and `in_a_row`"
     )
@@ -196,9 +199,17 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _what_is_off_is_there(self) -> Self:
+        off, names = self.evaluation.switched_off, [head.name for head in HEADS[self.task]]
+        if strange := [name for name in off if self.task == "detect" or name not in names]:
+            raise ValueError(f"evaluation.switched_off: no characteriser's head {', '.join(strange)}")
+        return self
+
     @property
     def heads(self) -> tuple[Head, ...]:
-        return HEADS[self.task]
+        off = self.evaluation.switched_off
+        return tuple(head.model_copy(update={"reason_off": off.get(head.name, "")}) for head in HEADS[self.task])
 
     def spec(self, sources: Sequence[TrainingSource] = ()) -> ModelSpec:
         """Of the model to be; ``sources``: the training data, where the recipe does not name them."""

@@ -111,6 +111,15 @@ class Head(_Section):
     lower_bounds: tuple[float, ...] = Field(
         default=(), description="of classes that are ranges, highest first: one for each class but the last"
     )
+    reason_off: str = Field(default="", description="why nobody is to be told its answers; empty: they are given")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A head that is on is what programs that know no other read, too."""
+        content: dict[str, Any] = serialise(self)
+        if not self.reason_off:
+            content.pop("reason_off", None)
+        return content
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
@@ -250,6 +259,8 @@ class ModelSpec(_Section):
             raise ValueError(f"a head stands twice: {', '.join(names)}")
         if self.task == "detect" and (self.thresholds is None or len(self.heads) != 1):
             raise ValueError("a detector has thresholds and one head")
+        if self.task == "detect" and self.heads[0].reason_off:
+            raise ValueError("the head of a detector cannot be off")
         if len(set(self.components)) != len(self.components):
             raise ValueError(f"a component stands twice: {'/'.join(self.components)}")
         if self.calibration.method == "none" and self.calibration.temperature != 1:
