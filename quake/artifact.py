@@ -19,6 +19,7 @@ from scipy.special import softmax
 
 from quake.backends import Backend
 from quake.compilation import compile_model, export_onnx
+from quake.data.decision import OperatingPoint, Thresholds
 from quake.data.spec import (
     AZIMUTH_HEAD,
     EVENT_HEAD,
@@ -30,10 +31,8 @@ from quake.data.spec import (
     Image,
     ModelError,
     ModelSpec,
-    OperatingPoint,
     Skill,
     Stft,
-    Thresholds,
     TrainingSource,
     is_torchscript,
     parse_spec,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quake.data.spec import STANDARD, ModelSpec, OperatingPoint
+from quake.data.decision import STANDARD, OperatingPoint
+from quake.data.spec import ModelSpec
 from streamer.config import Config, ConfigError
 
 HOP_S = 1.0

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quake.artifact import CompiledModel, Head, ModelSpec, Stft, Thresholds
-from quake.data.spec import OperatingPoint
+from quake.data.decision import OperatingPoint
 from trainer.data.record import Record
 
 LEAD = 6000

@@ -16,7 +16,7 @@ from made_detector import LEAD, event, louder, noise
 from benchmarks import skill as benchmark
 from benchmarks.tables import MEAN, Estimate, Table, poisson, recalls
 from quake.artifact import CompiledModel
-from quake.data.spec import OperatingPoint
+from quake.data.decision import OperatingPoint
 from trainer.data.record import Record
 from trainer.evaluation import protocol
 from trainer.evaluation.alarms import assess

@@ -18,8 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from quake.artifact import CompiledModel, ModelError, ModelSpec, Thresholds
+from quake.data.decision import STANDARD
 from quake.data.seisbench import DataError
-from quake.data.spec import STANDARD
 from trainer.data.drawing import Drawer, Windows
 from trainer.data.loading import ItemMaker, View
 from trainer.data.quality import Quality

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from quake.artifact import Head, ModelSpec, Skill
-from quake.data.spec import ALARMS_NEEDED, OperatingPoint
+from quake.data.decision import ALARMS_NEEDED, OperatingPoint
 
 
 def model_card(spec: ModelSpec, sha256: str) -> str:

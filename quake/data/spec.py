@@ -13,22 +13,19 @@ import zipfile
 from collections.abc import Mapping
 from itertools import pairwise, permutations
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    StringConstraints,
     ValidationError,
     model_serializer,
     model_validator,
 )
-from scipy.stats import chi2
 
+from quake.data.decision import STANDARD, OperatingPoint, Section, Text, Thresholds
 from quake.data.onnx_metadata import NotOnnxError, find_metadata
 from quake.data.spectrogram import SpectrogramShape
 
@@ -37,26 +34,13 @@ SPEC_MEMBER = "quake.json"
 ZIP_SIGNATURE = b"PK\x03\x04"
 MAX_SPEC_BYTES = 1 << 20
 """A spec is some kilobytes: what claims more is not one."""
-STANDARD = "standard"
-"""The operating point that holds where nobody names one."""
-ALARMS_NEEDED = 3
-"""Hours in which a rate would give fewer alarms than this say little of it."""
-CONFIDENCE = 0.95
-"""Of intervals."""
-
-Text = Annotated[str, StringConstraints(min_length=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class ModelError(Exception):
     """A model file that cannot be used: names the file, what is wrong, and what was expected."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Stft(_Section):
+class Stft(Section):
     """Short-time Fourier transform."""
 
     nperseg: int = Field(ge=2, description="samples a frame")
@@ -65,7 +49,7 @@ class Stft(_Section):
     padded: bool = Field(default=False, description="zeros at both ends, as scipy.signal.stft puts them")
 
 
-class Image(_Section):
+class Image(Section):
     """The size that spectrograms are brought to for networks that were made for photographs."""
 
     height: int = Field(ge=1)
@@ -90,7 +74,7 @@ class Image(_Section):
         return content
 
 
-class Decibels(_Section):
+class Decibels(Section):
     """What a spectral density is clipped to, in dB of unit**2/Hz."""
 
     floor: float
@@ -103,7 +87,7 @@ class Decibels(_Section):
         return self
 
 
-class Head(_Section):
+class Head(Section):
     """One output of the network: logits in the order of ``classes``."""
 
     name: Text
@@ -140,58 +124,14 @@ AZIMUTH_HEAD = Head(name="azimuth", classes=("E", "N", "NE", "NW", "Normal", "S"
 """Back-azimuth, station to event, in sectors of 45 degrees centred on their names; Normal: no event."""
 
 
-class Thresholds(_Section):
-    """Recommended probabilities of the last class at which a detection begins and ends."""
-
-    on: Probability = Field(description="windows at or above it open a detection")
-    off: Probability = Field(description="windows below it close one")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.off > self.on:
-            raise ValueError(f"off {self.off} is above on {self.on}")
-        return self
-
-
-class OperatingPoint(Thresholds):
-    """A detector's decision that was chosen for a rate of false alarms, and the false alarms that it gave."""
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", description="as quiet, standard and sensitive")
-    in_a_row: int = Field(ge=1, description="windows at or above `on` that open a detection")
-    aim_an_hour: float = Field(gt=0, description="false alarms an hour of one station that it was chosen for")
-    false_alarms: int = Field(ge=0, description="counted in noise")
-    hours: float = Field(gt=0, description="of one station's noise that they were counted in")
-
-    @property
-    def thresholds(self) -> Thresholds:
-        return Thresholds(on=self.on, off=self.off)
-
-    @property
-    def an_hour(self) -> float:
-        """False alarms an hour of one station, as counted."""
-        return self.false_alarms / self.hours
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """What `an_hour` may be at CONFIDENCE, exact for Poisson counts (Garwood 1936)."""
-        tail, count = (1 - CONFIDENCE) / 2, self.false_alarms
-        low = chi2.ppf(tail, 2 * count) / 2 if count else 0.0
-        return float(low / self.hours), float(chi2.ppf(1 - tail, 2 * count + 2) / 2 / self.hours)
-
-    @property
-    def is_extrapolated(self) -> bool:
-        """Whether the hours hold too few alarms at the rate that was aimed at to tell it."""
-        return self.aim_an_hour * self.hours < ALARMS_NEEDED
-
-
-class Calibration(_Section):
+class Calibration(Section):
     """How logits become probabilities: softmax(logits / temperature)."""
 
     method: Literal["none", "temperature"] = "none"
     temperature: float = Field(default=1.0, gt=0)
 
 
-class TrainingSource(_Section):
+class TrainingSource(Section):
     """Data that a model was fitted on."""
 
     name: Text
@@ -199,7 +139,7 @@ class TrainingSource(_Section):
     citation: Text
 
 
-class Skill(_Section):
+class Skill(Section):
     """One measured figure with its 95 % interval, where one was computed."""
 
     data: Text
@@ -210,7 +150,7 @@ class Skill(_Section):
     note: str = ""
 
 
-class Compilation(_Section):
+class Compilation(Section):
     """How the file came about: largest differences of a probability between the compiled and the eager network."""
 
     method: Literal["trace", "script"]
@@ -218,7 +158,7 @@ class Compilation(_Section):
     difference_random: float = Field(description="on noise with the examples' mean and deviation at each pixel")
 
 
-class ModelSpec(_Section):
+class ModelSpec(Section):
     """What a compiled model is, reads and answers. Version 1."""
 
     spec_version: Literal[1] = 1
@@ -232,7 +172,9 @@ class ModelSpec(_Section):
     unit: Text = Field(default="any", description="of the samples: any, or what densities are measured in, as m/s")
     stft: Stft
     taper_fraction: float = Field(default=0.0, ge=0, le=1, description="share of the window under a Tukey taper")
-    normalisation: Literal["none", "demean", "zscore_component", "zscore_window"] = "zscore_component"
+    normalisation: Literal["none", "demean", "zscore_component", "zscore_difference", "zscore_window"] = (
+        "zscore_component"
+    )
     representation: Literal["magnitude", "power", "log1p_magnitude", "log1p_contrast", "decibel", "cross_decibel"] = (
         "log1p_magnitude"
     )

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from quake.alerts import Characterisation
 from quake.characterisation import NO_GAIN, NO_ORIENTATION, characterisation
-from quake.data.spec import AZIMUTH_HEAD, EVENT_HEAD, MAGNITUDE_HEAD, Head, ModelSpec, Stft, Thresholds
+from quake.data.decision import Thresholds
+from quake.data.spec import AZIMUTH_HEAD, EVENT_HEAD, MAGNITUDE_HEAD, Head, ModelSpec, Stft
 
 ANSWER = np.array([0.1, 0.2, 0.3, 0.4, *[0.05] * 4, 0.6, *[0.05] * 4], np.float32)
 OFF = "no better than the polarisation of P"

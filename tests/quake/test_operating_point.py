@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from quake.data.spec import ModelSpec, OperatingPoint, Thresholds
+from quake.data.decision import OperatingPoint, Thresholds
+from quake.data.spec import ModelSpec
 
 FIELDS: dict[str, Any] = {
     "name": "toy",

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit
 
+from quake.data.decision import Thresholds
 from quake.data.seisbench import DataError
-from quake.data.spec import Calibration, ModelSpec, Thresholds
+from quake.data.spec import Calibration, ModelSpec
 
 Floats = NDArray[np.floating]
 

@@ -12,8 +12,8 @@ from itertools import takewhile
 
 import numpy as np
 
+from quake.data.decision import OperatingPoint
 from quake.data.seisbench import DataError
-from quake.data.spec import OperatingPoint
 from trainer.evaluation.alarms import Rule, openings
 from trainer.evaluation.scoring import Curve, log_odds
 

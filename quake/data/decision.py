@@ -1,0 +1,71 @@
+"""When a detector's probabilities become an alarm: thresholds, and operating points with the false alarms they gave.
+
+Parts of a model's spec (`quake.data.spec`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from scipy.stats import chi2
+
+STANDARD = "standard"
+"""The operating point that holds where nobody names one."""
+ALARMS_NEEDED = 3
+"""Hours in which a rate would give fewer alarms than this say little of it."""
+CONFIDENCE = 0.95
+"""Of intervals."""
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a model's spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Thresholds(Section):
+    """Recommended probabilities of the last class at which a detection begins and ends."""
+
+    on: Probability = Field(description="windows at or above it open a detection")
+    off: Probability = Field(description="windows below it close one")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.off > self.on:
+            raise ValueError(f"off {self.off} is above on {self.on}")
+        return self
+
+
+class OperatingPoint(Thresholds):
+    """A detector's decision that was chosen for a rate of false alarms, and the false alarms that it gave."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", description="as quiet, standard and sensitive")
+    in_a_row: int = Field(ge=1, description="windows at or above `on` that open a detection")
+    aim_an_hour: float = Field(gt=0, description="false alarms an hour of one station that it was chosen for")
+    false_alarms: int = Field(ge=0, description="counted in noise")
+    hours: float = Field(gt=0, description="of one station's noise that they were counted in")
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return Thresholds(on=self.on, off=self.off)
+
+    @property
+    def an_hour(self) -> float:
+        """False alarms an hour of one station, as counted."""
+        return self.false_alarms / self.hours
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """What `an_hour` may be at CONFIDENCE, exact for Poisson counts (Garwood 1936)."""
+        tail, count = (1 - CONFIDENCE) / 2, self.false_alarms
+        low = chi2.ppf(tail, 2 * count) / 2 if count else 0.0
+        return float(low / self.hours), float(chi2.ppf(1 - tail, 2 * count + 2) / 2 / self.hours)
+
+    @property
+    def is_extrapolated(self) -> bool:
+        """Whether the hours hold too few alarms at the rate that was aimed at to tell it."""
+        return self.aim_an_hour * self.hours < ALARMS_NEEDED
