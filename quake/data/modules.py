@@ -73,6 +73,18 @@ class Demean(Transform):
         return torch.where(varies, wide - wide.mean(dim=-1, keepdim=True), 0.0)
 
 
+class Difference(Transform):
+    """(..., N) -> (..., N) half of each sample less the one before, the first 0. Zeros where `Demean` gives zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.demean = Demean()
+
+    def compute(self, wide: Tensor) -> Tensor:
+        centred = 0.5 * self.demean.compute(wide)
+        return torch.diff(centred, dim=-1, prepend=centred[..., :1])
+
+
 class ZScore(Transform):
     """(..., N) -> (..., N) less the mean, divided by the standard deviation (of the population, not the sample).
 

@@ -2,8 +2,9 @@
 
 `SpectrogramShape` says how a window of samples becomes an image, step by step:
 
-1. ``normalisation``: each component loses its mean and is divided by its standard deviation (``zscore_component``), all
-   are divided by one (``zscore_window``), by none (``demean``), or nothing is done (``none``);
+1. ``normalisation``: each component loses its mean and is divided by its standard deviation (``zscore_component``), the
+   same is done to its successive differences (``zscore_difference``), all components are divided by one deviation
+   (``zscore_window``), by none (``demean``), or nothing is done (``none``);
 2. a Tukey taper over the window (``taper_fraction``);
 3. frames of ``nperseg`` samples every ``hop``, tapered by ``window``: ``1 + (N - nperseg) // hop`` of them, or with
    SciPy's padding (``padded``);
@@ -22,7 +23,8 @@ takes ``zscore_window``; who needs absolute size, ``demean`` and decibels of sam
 
 ``log1p_contrast`` leaves of the spectrum what changes within the window. The colour of a station's noise, a steady hum
 and the sensor's own response, which differ from site to site and tell nothing of earthquakes, are gone before a network
-could learn them by heart.
+could learn them by heart. ``zscore_difference`` before it changes little but what a frame's taper lets through: a drift
+or a teleseism a thousand times stronger than the first motion no longer leaks into the frequencies of that.
 
 A component that does not vary (missing: all zeros; or stuck at a value) is zero throughout once it loses its mean, or
 at the floor, never NaN. One that holds NaN, infinity or a value beyond LARGEST is taken for missing under every
@@ -62,7 +64,7 @@ FLOAT32_LARGEST = float(np.finfo(np.float32).max)
 TINIEST = 1e-300
 """Density whose logarithm stands for that of zero: far below any floor."""
 
-Normalisation = Literal["none", "demean", "zscore_component", "zscore_window"]
+Normalisation = Literal["none", "demean", "zscore_component", "zscore_difference", "zscore_window"]
 Representation = Literal["log1p_magnitude", "log1p_contrast", "magnitude", "power", "decibel", "cross_decibel"]
 ImageNormalisation = Literal["none", "imagenet"]
 
@@ -196,12 +198,23 @@ def standardise(samples: NDArray[Any], *, together: bool = False) -> NDArray[np.
     return centred / np.where(deviation > 0, deviation, 1.0)
 
 
+def difference(samples: NDArray[Any]) -> NDArray[np.float64]:
+    """(..., N) -> (..., N) half of each sample less the one before, the first 0; zeros where `demean` gives zeros.
+
+    Halves have no wider range than the samples, so that `demean` can take them again.
+    """
+    centred = 0.5 * demean(samples)
+    return np.diff(centred, axis=-1, prepend=centred[..., :1])
+
+
 def normalise(samples: NDArray[Any], how: Normalisation) -> NDArray[np.float64]:
     """(..., N) -> (..., N) float64."""
     if how == "none":
         wide = np.asarray(samples, dtype=np.float64)
         return np.where((np.abs(wide) < LARGEST).all(axis=-1, keepdims=True), wide, 0.0)
-    return demean(samples) if how == "demean" else standardise(samples, together=how == "zscore_window")
+    if how == "demean":
+        return demean(samples)
+    return standardise(difference(samples) if how == "zscore_difference" else samples, together=how == "zscore_window")
 
 
 def stft(samples: NDArray[np.float64], shape: SpectrogramShape) -> NDArray[np.complex128]:

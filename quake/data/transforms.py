@@ -7,7 +7,7 @@ through `torch.jit.script`, and nothing of them enters a state dict.
 
 Inside all is float64; the result has the input's floating type, float32 for integers. The tests hold every module to
 SciPy within 1e-5, and `Spectrogram` to the NumPy definition within 1e-6 of scale where the signal stands above the
-rounding of its own offset. `Demean`, `ZScore`, `Finite` and `Spectrogram` make zeros of a component that is not finite;
+rounding of its own offset. `Demean`, `Difference`, `ZScore`, `Finite` and `Spectrogram` make zeros of a component that is not finite;
 the others hand NaN on within that component (`CrossSpectra`: and to what is crossed with it). What cannot be is a
 ValueError, torch.jit.Error from a scripted module: parameters when a module is made, lengths and components when it is
 called.
@@ -24,6 +24,7 @@ from torch.nn import functional
 from quake.data.modules import (
     CenterCrop,
     Demean,
+    Difference,
     Finite,
     ImageNetNormalize,
     Resize,
@@ -39,6 +40,7 @@ __all__ = [
     "CrossSpectra",
     "Decibel",
     "Demean",
+    "Difference",
     "FFTTransform",
     "Finite",
     "ImageNetNormalize",
@@ -244,7 +246,7 @@ class Spectrogram(Transform):
 
 
 def _stages(shape: SpectrogramShape) -> list[Transform]:
-    stages = [_normalisation(shape.normalisation)]
+    stages = _normalisation(shape.normalisation)
     if shape.taper_fraction > 0:
         stages.append(Taper(shape.taper_fraction))
     stages += _spectra(shape)
@@ -257,12 +259,14 @@ def _stages(shape: SpectrogramShape) -> list[Transform]:
     return stages
 
 
-def _normalisation(name: Normalisation) -> Transform:
+def _normalisation(name: Normalisation) -> list[Transform]:
     if name == "none":
-        return Finite()
+        return [Finite()]
     if name == "demean":
-        return Demean()
-    return ZScore("window" if name == "zscore_window" else "component")
+        return [Demean()]
+    if name == "zscore_difference":
+        return [Difference(), ZScore()]
+    return [ZScore("window" if name == "zscore_window" else "component")]
 
 
 def _spectra(shape: SpectrogramShape) -> list[Transform]:

@@ -155,6 +155,28 @@ def test_contrast_is_what_changes_within_the_window() -> None:
     np.testing.assert_allclose(spectrogram(samples, shape), level - level.mean(axis=-1, keepdims=True), atol=2e-6)
 
 
+def test_differences_are_standardised_one_by_one() -> None:
+    samples = noise(3, 640).astype(np.float64) * np.array([[1.0], [10.0], [0.0]])
+    shape = SpectrogramShape(normalisation="zscore_difference", representation="magnitude")
+    differences = np.concatenate([np.zeros((3, 1)), samples[:, 1:] - samples[:, :-1]], axis=1)
+    expected = np.nan_to_num(scipy.stats.zscore(differences, axis=-1))
+    np.testing.assert_allclose(spectrogram(samples, shape), spectrogram(expected, RAW), atol=1e-6)
+
+
+def test_differences_keep_a_strong_drift_out_of_the_frequencies_of_p() -> None:
+    seconds = np.arange(2080) / 100
+    small = noise(3, 2080).astype(np.float64)
+    drifting = small + 1e6 * np.sin(2 * np.pi * 0.02 * seconds)
+
+    def changed(how: str) -> float:
+        shape = SpectrogramShape(normalisation=how, representation="log1p_contrast")  # type: ignore[arg-type]
+        band = np.s_[:, 3:]  # from 4.7 Hz
+        return float(np.median(np.abs(spectrogram(drifting, shape) - spectrogram(small, shape))[band]))
+
+    assert changed("zscore_difference") < 0.1
+    assert changed("zscore_component") > 0.4
+
+
 def test_contrast_does_not_know_the_colour_of_the_noise() -> None:
     white = noise(3, 2080)
     filtered = scipy.signal.lfilter([1.0], [1.0, -0.9], white, axis=-1)  # 26 dB stronger at 0 Hz than at 50 Hz
@@ -166,7 +188,7 @@ def test_contrast_does_not_know_the_colour_of_the_noise() -> None:
 
 SHAPES = [
     SpectrogramShape(normalisation=normalisation, representation=representation, image_size=(20, 90))
-    for normalisation in ("none", "demean", "zscore_component", "zscore_window")
+    for normalisation in ("none", "demean", "zscore_component", "zscore_difference", "zscore_window")
     for representation in ("log1p_magnitude", "log1p_contrast", "magnitude", "power", "decibel", "cross_decibel")
 ]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from quake.data.spectrogram import FLOAT32_LARGEST, SpectrogramShape, spectrogram
 from quake.data.transforms import Spectrogram
 
-NORMALISATIONS = ("none", "demean", "zscore_component", "zscore_window")
+NORMALISATIONS = ("none", "demean", "zscore_component", "zscore_difference", "zscore_window")
 REPRESENTATIONS = ("log1p_magnitude", "log1p_contrast", "magnitude", "power", "decibel", "cross_decibel")
 COMBINATIONS = list(itertools.product(NORMALISATIONS, REPRESENTATIONS))
 OFFSET = 1e3
