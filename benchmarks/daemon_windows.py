@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.perturbations import Perturbation
 from quake.data.seisbench import DataError
+from streamer.config import WindowConfig
 from streamer.grid import Grid, ratio
 from streamer.resample import resampler
 from streamer.stages import NS, Packet, Window
@@ -33,8 +34,8 @@ MARGIN_S = 2.0
 """Samples before the first window, for the resampler."""
 TAIL_S = 1.0
 """Samples beyond the last that is asked for, for the resampler."""
-POLICY = Policy()
-"""The daemon's default."""
+POLICY = Policy(bridge_ns=round(WindowConfig().bridge_s * NS))
+"""The daemon's defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,10 @@ class Heard:
 
     ends: NDArray[np.int64]
     """(n,) sample of the record, at RATE_HZ, at which each ends, this one excluded."""
+    newest_s: NDArray[np.float64]
+    """(n,) the newest sample that it depends on, from the start of the record's lead."""
     decided_s: NDArray[np.float64]
-    """(n,) when it is decided on, from the start of the record's lead."""
+    """(n,) when it is decided on: later, where the daemon waits for what is missing."""
     windows: tuple[Samples | None, ...]
     """(3, N) of each; None where it is not scored."""
 
@@ -86,6 +89,13 @@ class Span:
                     end_ns = start_ns + round(len(row) * NS / rate)
                     yield Packet(f"{SUBJECT}_{code}", start_ns, rate, row.copy(), None, end_ns, 512)
 
+    def afterwards(self, change: Perturbation) -> Packet:
+        """One sample so much later that nothing is waited for: a station goes on where a record ends."""
+        start_ns = EPOCH_NS + (self.end - self.begin) * NS // RATE_HZ + 2 * POLICY.max_wait_ns
+        return Packet(
+            f"{SUBJECT}_Z", start_ns, Fraction(change.rate_hz), np.zeros(1, np.float32), None, start_ns + NS, 512
+        )
+
 
 def through_daemon(change: Perturbation, record: Record, window_samples: int, hop_s: float) -> Heard:
     """The windows of a changed record; what is drawn hangs on the names of the change and of the record alone."""
@@ -95,14 +105,15 @@ def through_daemon(change: Perturbation, record: Record, window_samples: int, ho
     station = Station(SUBJECT, span.grid, POLICY, expected=there, next_k=span.ks.start)
     cut: dict[int, Samples | None] = {}
     came_ns: dict[int, int] = {}
-    for ks, window, at_ns in _decisions(station, span.packets(samples, change)):
+    for ks, window, at_ns in _decisions(station, [*span.packets(samples, change), span.afterwards(change)]):
         cut |= dict.fromkeys(ks, window)
         came_ns |= dict.fromkeys(ks, at_ns)
     ends = np.array([(span.grid.end_ns(k) - EPOCH_NS) * RATE_HZ // NS + span.begin for k in span.ks], np.int64)
     came_s = np.array([(came_ns.get(k, EPOCH_NS) - EPOCH_NS) / NS + span.begin / RATE_HZ for k in span.ks])
     # One that waited for nothing came with the packet of its last sample; one that did came with a later packet.
-    decided_s = np.maximum.accumulate(np.maximum((ends - 1) / RATE_HZ + reach_s(change), came_s))
-    return Heard(ends, decided_s, tuple(cut.get(k) for k in span.ks))
+    newest_s = (ends - 1) / RATE_HZ + reach_s(change)
+    decided_s = np.maximum.accumulate(np.maximum(newest_s, came_s))
+    return Heard(ends, newest_s, decided_s, tuple(cut.get(k) for k in span.ks))
 
 
 def _decisions(station: Station, packets: Iterable[Packet]) -> Iterator[tuple[range, Samples | None, int]]:

@@ -121,14 +121,6 @@ def gap(
     return samples
 
 
-def bridged(apply: Apply, record: Record, rng: np.random.Generator) -> Samples:
-    """Gaps of ``apply`` filled by straight lines: as of a daemon that would do so."""
-    samples, places = apply(record, rng), np.arange(record.samples.shape[1])
-    came = ~np.isnan(samples)
-    rows = [np.interp(places, places[here], row[here]) for row, here in zip(samples, came, strict=True)]
-    return np.stack(rows).astype(np.float32)
-
-
 def clipped(share: float, record: Record, rng: np.random.Generator) -> Samples:
     """At a share of the highest amplitude of the real samples, all components at the same."""
     level = share * np.abs(record.samples[:, record.lead :]).max()
@@ -226,9 +218,7 @@ def _gaps() -> dict[str, Apply]:
     found: dict[str, Apply] = {}
     for where in ("before P", "after P"):
         for seconds in (0.1, 0.5, 1.0, 2.0):
-            apply = partial(gap, seconds, where, None)
-            found[f"gap of {seconds:g} s {where}"] = apply
-            found[f"gap of {seconds:g} s {where}, bridged"] = partial(bridged, apply)
+            found[f"gap of {seconds:g} s {where}"] = partial(gap, seconds, where, None)
         found[f"gap of 0.5 s {where}, one horizontal"] = partial(gap, 0.5, where, 1)
     return found
 

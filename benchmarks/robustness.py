@@ -3,12 +3,12 @@
     python -m benchmarks.robustness models/zoo/detector.pt [--only NAME ...] [--records N] [--json robustness.json]
 
 Every record goes through the daemon's own way from packets to windows: ring, resampler, and what it does with gaps,
-components that are missing and windows without data. A window that the daemon does not score is no alarm. A score
-counts from when the daemon can have it: its filter's reach and its wait for missing data are added. The fixed threshold
-is the comparison's at 3 false alarms an hour on the recordings as they are; beside it stands the model's own rule, the
-operating point `standard` where it has one. Event records are followed to 10 s after P. Judges nothing, but marks what
-falls by more than 5 points. What is not here: the perturbations (`benchmarks.perturbations`), and the way through the
-daemon (`benchmarks.daemon_windows`).
+components that are missing and windows without data. A window that the daemon does not score is no alarm. The fixed
+threshold is the comparison's at 3 false alarms an hour on the recordings as they are, and a score is as old as the
+newest sample that it depends on, the filter's reach included. Beside it stands the model's own rule, the operating
+point `standard` where it has one, with the daemon's wait for missing data added. Event records are followed to 10 s
+after P. Judges nothing, but marks what falls by more than 5 points. What is not here: the perturbations
+(`benchmarks.perturbations`), and the way through the daemon (`benchmarks.daemon_windows`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from benchmarks.perturbations import Perturbation, as_it_is, perturbations
 from benchmarks.skill import OWN, SHARED, read, rules
 from benchmarks.tables import Cell, Estimate, Table, poisson
 from quake.artifact import CompiledModel
+from quake.data.decision import STANDARD
 from quake.data.seisbench import DataError
-from quake.data.spec import STANDARD
 from streamer.operation import HOP_S
 from trainer.data.record import RATE_HZ, Record, Samples
 from trainer.evaluation import protocol
@@ -99,7 +99,7 @@ def outcome(memory: Memory, change: Perturbation, records: Sequence[Record], hop
         not_finite += int((~np.isfinite(scores[there])).sum())
         scored.append(there)
         said.append(_table(record, heard.decided_s, scores))
-        rows.append(_table(record, heard.decided_s, np.where(np.isfinite(scores), scores, LOWEST)))
+        rows.append(_table(record, heard.newest_s, np.where(np.isfinite(scores), scores, LOWEST)))
         rows.append(_silence(record, hop_s))
     marked = [replace(record, is_crowded=record.is_event) if change.second else record for record in records]
     evidence = protocol.collect(marked, pd.concat(rows, ignore_index=True))

@@ -148,6 +148,7 @@ def policy(config: Config) -> Policy:
         future_ns=int(w.future_s * NS),
         jump_ns=int((w.ring_s - 30.0) * NS),
         score_incomplete=w.incomplete == "score",
+        bridge_ns=int(w.bridge_s * NS),
     )
 
 

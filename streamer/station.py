@@ -16,6 +16,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.bridge import bridge
 from streamer.clock_guard import ClockGuard
 from streamer.components import Components
 from streamer.grid import Grid, ratio, sample_ns, sample_number
@@ -48,7 +49,9 @@ class Policy:
     jump_ns: int = 150 * NS
     """A packet further than this from the station's clock waits until a second one agrees."""
     score_incomplete: bool = True
-    """Score a window with the components that are whole, if the vertical is among them."""
+    """Score a window with the components that are whole or bridged, if the vertical is among them."""
+    bridge_ns: int = 0
+    """Once a window is not waited for any longer, this much missing of a component, in all its gaps, is bridged."""
 
 
 @dataclass(slots=True)
@@ -265,7 +268,18 @@ class Station:
         waited_ns = self._waited_until_ns
         if waited_ns <= self._grid.end_ns(k):
             return None
-        return self._window(k, codes, whole) if whole else self._gap(k, waited_ns)
+        usable = whole | self._bridged(k, {index: code for index, code in codes.items() if index not in whole})
+        return self._window(k, codes, usable, is_whole=False) if usable else self._gap(k, waited_ns)
+
+    def _bridged(self, k: int, codes: Mapping[int, str]) -> dict[int, _Row]:
+        """Of the components that lack samples, those that lack few enough."""
+        few: dict[int, _Row] = {}
+        for index, code in codes.items():
+            for row in self._rows.get(code, ()):
+                present = row.ring.read(*self._needs(row, k))[1]
+                if (len(present) - int(present.sum())) * NS <= self._policy.bridge_ns * row.ring.rate:
+                    few[index] = row
+        return few
 
     @property
     def _waited_until_ns(self) -> int:
@@ -281,24 +295,28 @@ class Station:
         empty = self._grid.first_ending_after(resumes_ns - self.reach_ns) - 1
         return Unscored(self.subject, k, max(k, min(forced, empty)), Unused.GAP)
 
-    def _window(self, k: int, codes: Mapping[int, str], whole: Mapping[int, _Row]) -> Window | Unscored:
+    def _window(
+        self, k: int, codes: Mapping[int, str], usable: Mapping[int, _Row], *, is_whole: bool = True
+    ) -> Window | Unscored:
         rows, here = np.zeros((3, self._grid.window)), {}
-        for index, row in whole.items():
+        for index, row in usable.items():
             samples = self._model_samples(row, k)
             if samples is not None:
                 rows[index], here[index] = samples, codes[index]
         present = [index in here for index in range(3)]
         if self._orient is not None:
             rows, present = self._orient(here, self._grid.start_ns(k)).turn(rows, present)
-        complete = sum(present) == len(codes)
+        complete = is_whole and sum(present) == len(codes)
         if not present[VERTICAL] or not (complete or self._policy.score_incomplete):
-            return Unscored(self.subject, k, k, Unused.FLAT if len(here) < len(whole) else Unused.COMPONENT)
+            return Unscored(self.subject, k, k, Unused.FLAT if len(here) < len(usable) else Unused.COMPONENT)
         names = "".join(name for name, there in zip("ZNE", present, strict=True) if there)
         return Window(self.subject, k, rows.astype(np.float32), names, complete, self.received_ns)
 
     def _model_samples(self, row: _Row, k: int) -> NDArray[np.float64] | None:
         """(N,) at the model's rate, mean removed; None for a constant channel."""
-        samples, _ = row.ring.read(*self._needs(row, k))
+        samples, came = row.ring.read(*self._needs(row, k))
+        if not came.all():
+            samples = bridge(samples, came)
         if samples.min() == samples.max():
             return None
         out = row.resampler(samples - samples.mean(dtype=np.float64), self._grid.first_sample(k), self._grid.window)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,7 @@ def test_all_keep_the_record_and_the_shape(record: Record) -> None:
         assert seconds == pytest.approx(120 - change.read_ahead_s, abs=0.02), change.name
         assert not np.isinf(samples).any()
         names.add(change.name)
-    assert len(names) == 38
+    assert len(names) == 30
 
 
 def test_gain_and_polarity() -> None:
@@ -120,17 +119,9 @@ def test_a_gap_lies_where_it_is_said(seconds: float, where: str) -> None:
     assert np.isnan(change.apply(noise(), RNG)[:, LEAD:]).any()
 
 
-def test_a_gap_of_one_component_and_its_bridge() -> None:
-    record = event()
-    missing = np.isnan(named("gap of 0.5 s before P, one horizontal").apply(record, RNG))
+def test_a_gap_of_one_component_alone() -> None:
+    missing = np.isnan(named("gap of 0.5 s before P, one horizontal").apply(event(), RNG))
     assert missing.sum(axis=1).tolist() == [0, 50, 0]
-    gap = partial(made.gap, 1.0, "before P", None)
-    holes, filled = (apply(record, np.random.default_rng(3)) for apply in (gap, partial(made.bridged, gap)))
-    missing = np.isnan(holes)
-    places = np.flatnonzero(missing[0])
-    assert np.array_equal(filled[~missing], record.samples[~missing])
-    low, high = record.samples[1, places[0] - 1], record.samples[1, places[-1] + 1]
-    assert filled[1, places] == pytest.approx(np.linspace(low, high, len(places) + 2)[1:-1], abs=1e-5)
 
 
 def test_clipping_is_at_half_of_the_peak_of_real_samples() -> None:
