@@ -1,7 +1,7 @@
 # Two commands are all a newcomer needs:  make demo   make test
 BIN := .venv/bin
 
-.PHONY: help demo test drill check bench setup clean
+.PHONY: help demo test drill check bench models setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -10,6 +10,7 @@ help:
 	@echo "make drill   the tests that take minutes each"
 	@echo "make check   format, lint, types, import rules, generated files"
 	@echo "make bench   benchmarks"
+	@echo "make models  builds the models again from their recipes, in hours"
 
 setup:
 	@scripts/setup
@@ -40,6 +41,9 @@ bench: setup
 	@$(BIN)/python -m benchmarks.false_alarms
 	@$(BIN)/python -m benchmarks.characteriser --model models/zoo/characteriser.pt
 	@$(BIN)/python -m benchmarks.robustness models/zoo/detector.pt
+
+models: setup
+	@scripts/models
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-output

@@ -15,18 +15,16 @@ from typing import Any, Literal, Self, TypeVar
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
+from quake.data.decision import STANDARD, OperatingPoint, Thresholds
 from quake.data.spec import (
     AZIMUTH_HEAD,
     EVENT_HEAD,
     MAGNITUDE_HEAD,
-    STANDARD,
     Decibels,
     Head,
     Image,
     ModelSpec,
-    OperatingPoint,
     Stft,
-    Thresholds,
     TrainingSource,
 )
 from quake.faults import faults
@@ -69,7 +67,7 @@ class Input(Section):
     unit: str = Field(default="any", min_length=1, description="of the samples: any, or what decibels refer to")
     stft: Stft = Stft(nperseg=64, hop=32, window="hann")
     taper_fraction: Share = Field(default=0.0, description="share of the window under a Tukey taper")
-    normalisation: Literal["none", "demean", "zscore_component", "zscore_window"] = Field(
+    normalisation: Literal["none", "demean", "zscore_component", "zscore_difference", "zscore_window"] = Field(
         default="zscore_component", description="of the samples, before the transform"
     )
     representation: Literal["magnitude", "power", "log1p_magnitude", "log1p_contrast", "decibel", "cross_decibel"] = (

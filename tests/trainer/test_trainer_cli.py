@@ -73,11 +73,14 @@ def test_there_are_the_recipes_that_are_spoken_of() -> None:
     read_table(RECIPES / "quantise.toml", QuantisationRecipe)
 
 
-def test_the_detector_is_augmented_as_the_shipped_one_was() -> None:
+@pytest.mark.parametrize("family", ["hybridvit", "efficientnet"])
+def test_both_detectors_are_augmented_as_the_first_one_was_and_hear_traffic(family: str) -> None:
     """But for silence, which the windows have of their own."""
-    recipe = read_recipe(RECIPES / "detector-hybridvit.toml").recipe
+    recipe = read_recipe(RECIPES / f"detector-{family}.toml").recipe
     expected = [change for change in DEFAULT_DETECTOR_WAVEFORM if change.type != "silence"]
-    assert list(recipe.augmentation.waveform) == expected
+    changes = [change for change in recipe.augmentation.waveform if change.type not in {"passing", "footsteps"}]
+    assert changes == expected
+    assert len(recipe.augmentation.waveform) == len(expected) + 2
     assert recipe.windows.silence_share == 0.015
 
 

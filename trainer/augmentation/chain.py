@@ -141,7 +141,7 @@ DEFAULT_DETECTOR_WAVEFORM: tuple[Single | OneOf, ...] = (
     ChannelDropout(type="channel_dropout"),
     Silence(type="silence"),
 )
-"""What the shipped detector was fitted on."""
+"""What the first detector was fitted on; later ones hear traffic too (`trainer.augmentation.traffic`)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,6 +62,7 @@ class Loop:
         self._recipe, self._config = recipe, recipe.optimisation
         self._network, self._feed, self._ranks, self._folder = network, feed, ranks, folder
         self._criterion = criterion
+        network.to(memory_format=torch.channels_last)  # convolutions are quicker so
         _check_monitor(self._stopping.monitor, recipe.heads)
         plain = CrossEntropy(type="cross_entropy", label_smoothing=0.0, head_weights=recipe.loss.head_weights)
         self._labels = plain.build(recipe.heads)  # comparable between recipes; without teachers
