@@ -108,7 +108,7 @@ class Alert(_Message):
     characterisation: Characterisation | None = None
     model: ModelIdentity
     latency: Latency
-    complete: bool = Field(description="Whether every expected component of every station was there")
+    complete: bool = Field(description="Whether every expected component of every station was there, without a gap")
     unused: dict[str, int] = Field(default_factory=dict, description="Windows not scored since the start, by reason")
     stale: bool = Field(default=False, description="Older than max_age_s when it was published: nobody is to be woken")
     trace: tuple[TracePoint, ...] = Field(default=(), description="The probabilities that led to it, oldest first")

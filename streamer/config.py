@@ -52,13 +52,13 @@ class WindowConfig(_Section):
         default=10.0, description="A window is scored as it stands once its station is this far ahead"
     )
     incomplete: Literal["score", "skip"] = Field(
-        default="score", description="score: with a whole vertical alone if need be"
+        default="score", description="score: with a vertical alone, or one that is bridged, if need be"
     )
     bridge_s: float = Field(
         default=2.0,
         ge=0,
         le=10,
-        description="After max_wait_s, this much missing of a channel in a window is bridged with what lies beside it",
+        description="After max_wait_s, this much missing of a channel within a window is bridged with what lies beside it",
     )
     ring_s: float = Field(default=180.0, ge=60, le=86_400, description="Seconds of samples kept for each channel")
     future_s: Seconds = Field(default=60.0, description="Packets further ahead of this machine's clock are refused")

@@ -77,7 +77,9 @@ class Metrics(Hooks):
     def _make_scoring(self) -> None:
         self._windows = self._counter("windows_total", "Windows cut, scored or not")
         self._scored = self._counter("windows_scored_total", "Windows scored")
-        self._incomplete = self._counter("windows_incomplete_total", "Windows scored without a component", "station")
+        self._incomplete = self._counter(
+            "windows_incomplete_total", "Windows scored without a component, or with one that was bridged", "station"
+        )
         self._windows_unused = self._counter("windows_unused_total", "Windows not scored, by reason", "reason")
         self._batch = self._histogram("batch_size", "Windows scored at once", (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024))
         self._stage = self._histogram("stage_seconds", "Time of a stage, for each batch", STAGE_SECONDS, "stage")

@@ -8,6 +8,7 @@ come right after it. Windows leave in the order of their numbers, each once.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ class Policy:
     score_incomplete: bool = True
     """Score a window with the components that are whole or bridged, if the vertical is among them."""
     bridge_ns: int = 0
-    """Once a window is not waited for any longer, this much missing of a component, in all its gaps, is bridged."""
+    """Once a window is not waited for any longer, this much missing of a component, in all its gaps, is bridged; nothing is
+    where incomplete windows are not scored."""
 
 
 @dataclass(slots=True)
@@ -272,14 +274,20 @@ class Station:
         return self._window(k, codes, usable, is_whole=False) if usable else self._gap(k, waited_ns)
 
     def _bridged(self, k: int, codes: Mapping[int, str]) -> dict[int, _Row]:
-        """Of the components that lack samples, those that lack few enough."""
+        """Of the components that lack samples, those that lack few enough, and none at the window's end: what is newest is
+        never made up."""
         few: dict[int, _Row] = {}
-        for index, code in codes.items():
-            for row in self._rows.get(code, ()):
-                present = row.ring.read(*self._needs(row, k))[1]
-                if (len(present) - int(present.sum())) * NS <= self._policy.bridge_ns * row.ring.rate:
-                    few[index] = row
+        for index, code in codes.items() if self._policy.score_incomplete else ():
+            lacking = [(self._lacks_ns(row, k), row) for row in self._rows.get(code, ())]
+            least_ns, row = min(lacking, key=lambda pair: pair[0], default=(None, None))
+            if row is not None and least_ns is not None and least_ns <= self._policy.bridge_ns:
+                few[index] = row
         return few
+
+    def _lacks_ns(self, row: _Row, k: int) -> float:
+        """How much of window k is missing; infinite where its end is."""
+        present = row.ring.read(*self._needs(row, k))[1]
+        return float((~present).sum() * NS / row.ring.rate) if present[-1] else math.inf
 
     @property
     def _waited_until_ns(self) -> int:

@@ -91,7 +91,8 @@ def test_windows_that_lack_too_much_are_not_scored_and_those_after_a_gap_wait() 
     places = np.flatnonzero(np.isnan(samples[0]))
     found = heard(change, record)
     for end, window in zip(found.ends, found.windows, strict=True):
-        assert (window is None) == (((places >= end - WINDOW) & (places < end)).sum() > BRIDGED)
+        lacks = int(((places >= end - WINDOW) & (places < end)).sum())
+        assert (window is None) == (lacks > BRIDGED or end - 1 in places)
     after = np.flatnonzero(found.ends - WINDOW > places[-1])[0]
     assert found.decided_s[after] > (found.ends[after] - 100) / 100 + WAIT_S
     assert found.decided_s[after] < found.ends[after] / 100 + WAIT_S + 1
@@ -100,9 +101,9 @@ def test_windows_that_lack_too_much_are_not_scored_and_those_after_a_gap_wait() 
 def test_a_short_gap_is_bridged_once_it_is_waited_for_no_longer() -> None:
     record = event(3, p_s=40.0)
     plain, found = heard(PLAIN, record), heard(Perturbation("gap", partial(made.gap, 0.5, "before P", None)), record)
-    assert all(window is not None for window in found.windows)
-    pairs = zip(found.windows, plain.windows, strict=True)
-    bridged = [i for i, (one, other) in enumerate(pairs) if not np.array_equal(one, other)]  # type: ignore[arg-type]
+    assert sum(window is None for window in found.windows) <= 1  # that whose end was lost
+    pairs = enumerate(zip(found.windows, plain.windows, strict=True))
+    bridged = [i for i, (one, other) in pairs if one is not None and not np.array_equal(one, other)]  # type: ignore[arg-type]
     assert len(bridged) >= WINDOW // 100
     assert (found.decided_s[bridged] > found.ends[bridged] / 100 + WAIT_S).all()
     assert found.newest_s == pytest.approx(plain.newest_s)
