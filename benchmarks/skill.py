@@ -85,7 +85,7 @@ class Subject:
         )
 
 
-def read(folder: Path, split: str, sources: Sequence[str] = ()) -> tuple[Record, ...]:
+def read(folder: Path, split: str | None, sources: Sequence[str] = ()) -> tuple[Record, ...]:
     """Records that are scored: events with P, and noise. ``sources``: earthquakes of these alone; the noise stays.
 
     DataError for a set that cannot be read.

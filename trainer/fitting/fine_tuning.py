@@ -28,7 +28,10 @@ class Release(Section):
 class FineTuning(Section):
     """Training that goes on from weights of ours."""
 
-    start: Path = Field(description="a compiled model (TorchScript), or a checkpoint in the folder of a run")
+    start: Path | tuple[Path, ...] = Field(
+        description="a compiled model (TorchScript), or a checkpoint in the folder of a run; of several the mean of"
+        " their weights: runs that went on from one network, with other seeds"
+    )
     head: Literal["keep", "replace"] = Field(default="keep", description="replace: the heads' last layers begin anew")
     freeze: bool = Field(default=False, description="the backbone does not learn, until it is released")
     unfreeze: tuple[Release, ...] = Field(default=(), description="in the order of their epochs")
@@ -37,6 +40,8 @@ class FineTuning(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if not self.starts:
+            raise ValueError("start names no file")
         if self.lora and self.freeze:
             raise ValueError("lora freezes the backbone itself: leave freeze and unfreeze out")
         if self.unfreeze and not self.freeze:
@@ -48,12 +53,16 @@ class FineTuning(Section):
                 raise ValueError(f"unfreeze: epoch {second.epoch} releases nothing that epoch {first.epoch} has not")
         return self
 
+    @property
+    def starts(self) -> tuple[Path, ...]:
+        return (self.start,) if isinstance(self.start, Path) else self.start
+
     def fill(self, network: StagedNetwork, folder: Path = Path()) -> None:
         """Give a fresh network the weights to start from; a relative ``start`` counts from ``folder``.
 
         ModelError where they cannot be had or do not fit.
         """
-        start_from(network, folder / self.start, self.head)
+        start_from(network, [folder / start for start in self.starts], self.head)
 
     def prepare(self, network: StagedNetwork) -> None:
         """Freeze the backbone or add adapters: after `fill`, and alike on a network that a checkpoint will fill.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,15 +27,23 @@ NAMED_KEYS = 3
 State = Mapping[str, Tensor]
 
 
-def start_from(network: StagedNetwork, path: Path, head: Literal["keep", "replace"]) -> None:
-    """Fill ``network`` with the weights of a file; with "replace" the last layer of each head stays as it is.
+def start_from(network: StagedNetwork, paths: Sequence[Path], head: Literal["keep", "replace"]) -> None:
+    """Fill ``network`` with the mean of the files' weights; with "replace" the last layer of each head stays as it is.
 
-    ModelError for a file without weights of ours, and for weights that do not fit, by their names.
+    Of several runs that went on from one network the mean is mostly better than any of them (Wortsman et al. 2022,
+    "Model soups"); of others it is nothing. ModelError for a file without weights of ours, and for weights that do not
+    fit, by their names.
     """
+    kept = tuple(f"{name}." for name in last_layers(network)) if head == "replace" else ()
+    states = [_fitting(network, path, kept) for path in paths]
+    network.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})
+
+
+def _fitting(network: StagedNetwork, path: Path, kept: tuple[str, ...]) -> State:
+    """What the file has, and of what begins with ``kept`` the network's own."""
     own, given = network.state_dict(), read_state(path)
     answering = tuple(f"{name}." for name in last_layers(network))
-    if head == "replace":
-        given |= {key: tensor for key, tensor in own.items() if key.startswith(answering)}
+    given |= {key: tensor for key, tensor in own.items() if key.startswith(kept)}
     misfits = _misfits(own, given)
     if misfits:
         elsewhere = _misfits(
@@ -43,7 +51,12 @@ def start_from(network: StagedNetwork, path: Path, head: Literal["keep", "replac
         )
         advice = "" if elsewhere else '; fine_tuning.head = "replace" would start with a new head'
         raise ModelError(f"{path} does not fit {type(network).__name__}: {'; '.join(misfits)}{advice}")
-    network.load_state_dict(given)
+    return given
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    """Counters are the first one's."""
+    return torch.stack(list(tensors)).mean(0) if tensors[0].is_floating_point() else tensors[0]
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

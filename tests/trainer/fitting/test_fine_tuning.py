@@ -112,6 +112,7 @@ def test_stages_that_are_not_there_are_refused_before_the_first_epoch() -> None:
         ({"freeze": True, "unfreeze": [{"epoch": 0}]}, "greater than or equal to 1"),
         ({"head": "new"}, "Input should be 'keep' or 'replace'"),
         ({"start": None}, "start"),
+        ({"start": []}, "start names no file"),
     ],
     ids=str,
 )
