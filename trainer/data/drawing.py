@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from quake.data.seisbench import DataError
 from quake.data.spec import Head
 from trainer.data.labels import UNKNOWN_CLASS, class_counts, classes_of
-from trainer.data.record import GUARD_S, RATE_HZ, Example, Record, Samples
+from trainer.data.record import BY_PICKERS, GUARD_S, RATE_HZ, Example, Record, Samples
 from trainer.section import RecipeError, Section, Share
 
 Rng = np.random.Generator
@@ -31,6 +31,12 @@ MIN_AGE_S = 0.5
 FRESH_S = 4.0
 """Early warning lives on the first seconds: about half of the windows end within these after P."""
 OLDEST_S = 20.0
+CODA_S = 11.0
+"""Seconds after S from which on an earthquake is over for an alarm: what stands that long tells nobody of the next one."""
+CODA_LASTS_S = 20.0
+"""Later it is the site's noise again, which others have."""
+S_AFTER_P_S = 7.0
+"""Where S is not known: nine in ten of the records at hand that have both have it earlier."""
 GUARD = round(GUARD_S * RATE_HZ)
 
 
@@ -63,6 +69,11 @@ class Windows(Section):
     before_p_share: Share = Field(
         default=0.3,
         description="of the windows of noise, cut from before P of event records: the same stations, the same lead",
+    )
+    coda_share: Share = Field(
+        default=0.0,
+        description=f"of the windows of noise, cut from {CODA_S:g} s after S on: they teach an onset rather than an"
+        " earthquake, so an alarm ends before the next earthquake begins",
     )
     silence_share: Share = Field(default=0.015, description="of the windows of noise, all zeros: a dead station")
 
@@ -157,6 +168,8 @@ class Drawer:
     noises: Group
     quiet: Group
     """Events with enough before P, and no other earthquake in it."""
+    codas: Group
+    """Events with a coda, in which people who looked have seen no other earthquake."""
     unlabelled: Group
     unlabelled_share: float = 0.0
     told: Told | None = None
@@ -187,7 +200,7 @@ class Drawer:
         """Every record once before any comes again, in an order drawn from ``seed``: what validation draws from."""
         order = np.random.default_rng(seed).permutation(len(records))
         turns = tuple(Group.of(records[place].name, [records[place]], 1.0) for place in order)
-        plain = windows.model_copy(update={"before_p_share": 0.0, "silence_share": 0.0})
+        plain = windows.model_copy(update={"before_p_share": 0.0, "coda_share": 0.0, "silence_share": 0.0})
         return _by_kind(records, plain, turns, 1.0)
 
     def telling(self, told: Told) -> Drawer:
@@ -229,7 +242,9 @@ class Drawer:
         return self._event(rng, self.events.draw(rng), length)
 
     def _noise(self, rng: Rng, record: Record | None, length: int) -> Samples:
-        """From ``record``, or any; or from before P of an event record instead."""
+        """From ``record``, or any; or from before P or the coda of an event record instead."""
+        if self.windows.coda_share and self.codas.records and rng.random() < self.windows.coda_share:
+            return self._coda(rng, length)
         share = self.windows.before_p_share if self.noises.records else 1.0
         before_p = bool(self.quiet.records) and rng.random() < share
         if before_p:
@@ -238,6 +253,11 @@ class Drawer:
         last = record.p - GUARD if before_p else record.samples.shape[1]
         first = max(record.lead, length - record.lead)
         return self._cut(record, int(rng.integers(first, last + 1)), length)
+
+    def _coda(self, rng: Rng, length: int) -> Samples:
+        record = self.codas.draw(rng)
+        first, end = _coda_begins(record), int(record.samples.shape[1])
+        return self._cut(record, int(rng.integers(first, min(first + round(CODA_LASTS_S * RATE_HZ), end) + 1)), length)
 
     def _event(self, rng: Rng, record: Record, length: int) -> Example:
         end = _event_end(rng, record, self.windows.ages)
@@ -265,6 +285,7 @@ def _by_kind(records: Sequence[Record], windows: Windows, turns: tuple[Group, ..
         events=group("an earthquake", lambda r: r.is_event),
         noises=group("noise", lambda r: r.kind == "noise"),
         quiet=group("quiet before P", lambda r: r.is_event and not r.is_crowded and r.p - r.lead > 2 * GUARD),
+        codas=group("an earthquake's coda", _has_coda),
         unlabelled=group("no label", lambda r: r.kind == "unlabelled"),
     )
 
@@ -279,6 +300,16 @@ def _turns(records: Sequence[Record], sampling: Sampling, head: Head) -> tuple[G
     members = {index: [r for r, c in zip(records, classes, strict=True) if c == index] for index in sorted({*classes})}
     members.pop(UNKNOWN_CLASS, None)
     return tuple(Group.of(head.classes[index], found, sampling.source_power) for index, found in members.items())
+
+
+def _has_coda(record: Record) -> bool:
+    told_by_people = record.is_event and not record.is_crowded and BY_PICKERS not in record.origin
+    return told_by_people and _coda_begins(record) <= record.samples.shape[1]
+
+
+def _coda_begins(record: Record) -> int:
+    s = record.s if record.s > 0 else record.p + round(S_AFTER_P_S * RATE_HZ)
+    return s + round(CODA_S * RATE_HZ)
 
 
 def _event_end(rng: Rng, record: Record, ages: Sequence[Age]) -> int:

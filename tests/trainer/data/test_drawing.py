@@ -17,7 +17,7 @@ from quake.data.seisbench import DataError
 from quake.data.spec import AZIMUTH_HEAD, MAGNITUDE_HEAD, Head
 from trainer.data.drawing import GUARD, Age, Drawer, Sampling, Windows
 from trainer.data.labels import class_of
-from trainer.data.record import UNKNOWN, Example, Kind, Record
+from trainer.data.record import BY_PICKERS, UNKNOWN, Example, Kind, Record
 from trainer.section import RecipeError
 
 EVENT_HEAD = Head(name="event", classes=("noise", "earthquake"))
@@ -174,6 +174,51 @@ def test_crowded_and_early_records_are_not_cut_before_p(unfit: Record) -> None:
     drawer = Drawer.of([record("noise"), unfit], Windows(before_p_share=1), Sampling(), HEADS)
     assert drawer.quiet.records == ()
     assert drawer.draw(np.random.default_rng(0), 0, LENGTH).kind == "noise"
+
+
+def test_a_coda_is_noise_from_11_s_after_s_on() -> None:
+    quake = earthquake(p=2500, s=2800, length=9000)
+    names: list[str] = []
+    windows = Windows(before_p_share=0, coda_share=0.4, silence_share=0)
+    drawer = Drawer.of([record("noise", length=2400), quake], windows, Sampling(), HEADS).telling(names.append)
+    noise = [e for e in drawn(drawer) if e.kind == "noise"]
+    in_coda = np.array(names[::2]) == "quake"
+    ends = np.array([last_index(e) + 1 for e in noise])[in_coda]
+    assert is_share(len(ends), DRAWS // 2, 0.4)
+    assert (ends.min(), ends.max()) == pytest.approx((2800 + 1100, 2800 + 1100 + 2000), abs=20)
+    assert ends.min() >= 2800 + 1100
+    assert all(e.onset == LENGTH for e in noise)
+
+
+def test_where_s_is_not_known_the_coda_begins_later_and_ends_with_the_record() -> None:
+    windows = Windows(before_p_share=0, coda_share=1, silence_share=0)
+    drawer = Drawer.of([record("noise"), earthquake(p=2500, length=5000)], windows, Sampling(), HEADS)
+    ends = {last_index(e) + 1 for e in drawn(drawer) if e.kind == "noise"}
+    assert min(ends) in range(2500 + 1800, 2500 + 1810)
+    assert max(ends) in range(4990, 5001)
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        earthquake(crowded=True, length=9000),
+        earthquake(p=2500, length=2500 + 1799),
+        replace(earthquake(length=9000), origin=BY_PICKERS),
+        record("noise2", length=9000),
+    ],
+)
+def test_no_coda_is_taken_where_another_earthquake_may_be_or_nothing_is_left(unfit: Record) -> None:
+    drawer = Drawer.of([record("noise"), earthquake("fit", length=2600), unfit], Windows(), Sampling(), HEADS)
+    assert drawer.codas.records == ()
+
+
+def test_codas_are_material_but_not_validated_on() -> None:
+    records = [record("noise"), earthquake(p=2500, length=9000)]
+    windows = Windows(coda_share=1, silence_share=0)
+    material = Drawer.of(records, windows, Sampling(), HEADS)
+    assert material.noise(np.random.default_rng(0), LENGTH)[0, -1] >= 2500 + 1799
+    examples = drawn(Drawer.in_turn(records, windows, 0), 50)
+    assert all(last_index(e) < 5000 for e in examples if e.kind == "noise")
 
 
 def test_silence_has_its_share_of_noise() -> None:
