@@ -21,7 +21,10 @@ def test_the_shipped_detectors_card(capsys: pytest.CaptureFixture[str]) -> None:
     assert model.sha256 in card
     assert "| event | noise, earthquake |" in card
     assert "| STFT | hann, 64 samples every 32 |" in card
-    assert "Thresholds: on 0.92, off 0.45. Calibration: none." in card
+    limits = model.spec.thresholds
+    assert limits is not None
+    assert f"Thresholds: on {limits.on:g}, off {limits.off:g}. Calibration: temperature " in card
+    assert [f"| {point.name} | {point.on:g} |" in card for point in model.spec.operating_points] == [True] * 3
     for source in model.spec.training_data:
         assert f"| {source.name} | {source.licence} |" in card
     for skill in model.spec.skill:
@@ -29,7 +32,7 @@ def test_the_shipped_detectors_card(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_heads_with_bounds_and_the_compilations_differences() -> None:
-    spec = CompiledModel.load(DETECTOR, "cpu").spec
+    spec = _plain()
     made = Compilation(method="trace", difference_real=0.00123, difference_random=2e-5)
     changes = {"task": "characterise", "heads": (MAGNITUDE_HEAD, AZIMUTH_HEAD), "compilation": made, "skill": ()}
     card = model_card(ModelSpec.model_validate({**spec.model_dump(), **changes}), "0" * 64)
@@ -40,7 +43,7 @@ def test_heads_with_bounds_and_the_compilations_differences() -> None:
 
 
 def test_two_characterisers_on_other_scales_have_other_cards() -> None:
-    spec = CompiledModel.load(DETECTOR, "cpu").spec
+    spec = _plain()
     changes: dict[str, object] = {
         "task": "characterise",
         "heads": (MAGNITUDE_HEAD, AZIMUTH_HEAD),
@@ -64,7 +67,7 @@ def test_two_characterisers_on_other_scales_have_other_cards() -> None:
 
 
 def test_operating_points_stand_with_what_was_counted() -> None:
-    spec = CompiledModel.load(DETECTOR, "cpu").spec.model_dump(exclude={"operating_points", "hop_s"})
+    spec = _plain().model_dump()
     assert "Operating points" not in model_card(ModelSpec.model_validate(spec), "0" * 64)
     decision = {"in_a_row": 2, "hours": 20.0}
     points = (
@@ -84,3 +87,9 @@ def test_export_writes_what_loads_without_torch(tmp_path: Path, capsys: pytest.C
     assert CompiledModel.load(out, "cpu", "onnxruntime").spec.name == "detector"
     assert main(["export", str(out), "--out", str(tmp_path / "again.onnx")]) == 1
     assert "not a TorchScript file" in capsys.readouterr().err
+
+
+def _plain() -> ModelSpec:
+    """The shipped detector's, without operating points."""
+    spec = CompiledModel.load(DETECTOR, "cpu").spec.model_dump(exclude={"operating_points", "hop_s"})
+    return ModelSpec.model_validate(spec)
