@@ -128,15 +128,27 @@ def test_the_rounded_network_foretells_the_int8_one(how: dict[str, Any], tmp_pat
     assert np.abs(foretold - int8).mean() < 0.1 * np.abs(float_ - int8).mean()
 
 
-def test_int8_is_nearer_to_float_after_relearning(network: nn.Module, tmp_path: Path) -> None:
-    """Same settings, same calibration, other windows than those learned from; seven bits, where there is much to lose."""
-    model = compiled(network, tmp_path / "toy.pt")
+def test_int8_is_nearer_to_float_after_relearning(tmp_path: Path) -> None:
+    """Same settings, same calibration, other windows than those learned from; seven bits, where there is much to lose.
+
+    Of several networks together: one alone may lose nearly nothing, and which one depends on the processor.
+    """
     images, held_out = questions(0)[0][:128], questions(1)[0]
-    wanted = probabilities(network, held_out)
-    how = {"method": "qat", "qat": Relearning(steps=60, batch=32, rate=3e-4), "reduce_range": True}
-    plain = int8_answers(model, tmp_path, images, held_out, reduce_range=True)
-    learned = int8_answers(model, tmp_path, images, held_out, Toy(), **how)  # weights are the model's
-    assert np.abs(learned - wanted).mean() < 0.85 * np.abs(plain - wanted).mean()
+    how = {"method": "qat", "qat": Relearning(steps=200, batch=32, rate=3e-4), "reduce_range": True}
+    lost = np.zeros(2)
+    for seed in range(5):
+        network = fitted(seed).half().float()  # as it is stored
+        model = compiled(network, tmp_path / "toy.pt")
+        wanted = log_odds(probabilities(network, held_out))
+        plain = log_odds(int8_answers(model, tmp_path, images, held_out, reduce_range=True))
+        learned = log_odds(int8_answers(model, tmp_path, images, held_out, Toy(), **how))  # weights are the model's
+        lost += np.abs(plain - wanted).mean(), np.abs(learned - wanted).mean()
+    assert lost[1] < 0.98 * lost[0], lost  # measured 0.85
+
+
+def log_odds(probabilities: np.ndarray) -> np.ndarray:
+    """(B, 2) -> (B,)"""
+    return np.asarray(np.log(probabilities[:, 1]) - np.log(probabilities[:, 0]))
 
 
 def test_relearning_leaves_the_teacher_and_repeats(network: nn.Module) -> None:
