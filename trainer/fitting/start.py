@@ -30,7 +30,7 @@ State = Mapping[str, Tensor]
 def start_from(network: StagedNetwork, paths: Sequence[Path], head: Literal["keep", "replace"]) -> None:
     """Fill ``network`` with the mean of the files' weights; with "replace" the last layer of each head stays as it is.
 
-    Of several runs that went on from one network the mean is mostly better than any of them (Wortsman et al. 2022,
+    Of several runs that went on from one network the mean is often better than any of them (Wortsman et al. 2022,
     "Model soups"); of others it is nothing. ModelError for a file without weights of ours, and for weights that do not
     fit, by their names.
     """

@@ -286,7 +286,7 @@ def test_our_detector_tells_real_earthquakes_from_noise(ours: Teachers, shared: 
     assert len(quakes) > 20
     assert len(quiet_ones) > 30
     ranks = (quakes[:, None, 1] > quiet_ones[None, :, 1]).double().mean()  # area under the ROC
-    assert ranks > 0.93  # measured 0.951
+    assert ranks > 0.95  # measured 0.964
 
 
 def _cut(traces: list[Any], after_p: int | None) -> torch.Tensor:
