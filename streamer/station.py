@@ -17,6 +17,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from quake.data.offset import without_offset
 from streamer.bridge import bridge
 from streamer.clock_guard import ClockGuard
 from streamer.components import Components
@@ -327,8 +328,7 @@ class Station:
             samples = bridge(samples, came)
         if samples.min() == samples.max():
             return None
-        out = row.resampler(samples - samples.mean(dtype=np.float64), self._grid.first_sample(k), self._grid.window)
-        return np.asarray(out - out.mean(), dtype=np.float64)
+        return without_offset(row.resampler(without_offset(samples), self._grid.first_sample(k), self._grid.window))
 
     def _whole(self, code: str, k: int) -> _Row | None:
         for row in self._rows.get(code, ()):

@@ -36,9 +36,8 @@ from trainer.evaluation.scoring import HISTORY_S
 
 WINDOWS = Path(__file__).resolve().parents[3] / "shared" / "data" / "windows"
 DAEMON = (sys.executable, str(Path(__file__).with_name("scores_daemon.py")))
-SAME = 2e-4
-"""Largest difference of a probability; measured 1.2e-4 at UH4, and up to 7.9e-5 elsewhere. The trainer and the daemon take off
-other means before they round to float32, and a logarithm shows that in cells of the spectrogram that hold next to nothing."""
+SAME = 1e-4
+"""Largest difference of a probability; measured up to 1.2e-5. Four digits of it stand in an alert, which takes half of this."""
 UNSURE = 7.0
 """Log-odds up to which a float32 probability has five digits of what is missing to one."""
 DAY_NS = parse_ns("2026-01-01T00:00:00Z")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.signal import resample_poly
 
+from quake.data.offset import without_offset
 from quake.data.resampling import taps
 from trainer.data.record import GUARD_S, LEAD_S, RATE_HZ, UNKNOWN, Record, Samples, with_lead
 from trainer.section import Positive, Section
@@ -184,8 +185,7 @@ def at_common_rate(raw: Raw) -> Samples:
         raise Unusable("rate", f"{raw.rate_hz:g} Hz cannot be resampled to {RATE_HZ} Hz")
     if ratio == 1 and raw.samples.dtype == np.float32:
         return raw.samples.astype(np.float32, copy=False)
-    wide = raw.samples.astype(np.float64)
-    wide -= wide.mean(axis=1, keepdims=True)  # of a large offset float32 would keep little else
+    wide = without_offset(raw.samples)  # of a large offset float32 would keep little else
     if ratio == 1:
         return wide.astype(np.float32)
     window: Any = taps(ratio) / ratio.numerator  # `resample_poly` multiplies by it; its stubs know no array here

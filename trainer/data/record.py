@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from quake.data.offset import without_offset
+
 Samples = NDArray[np.float32]
 Kind = Literal["earthquake", "noise", "unlabelled"]
 
@@ -103,8 +105,7 @@ class Material(Protocol):
 
 def with_lead(samples: Samples, quiet: int, lead: int) -> Samples:
     """(3, N) -> (3, lead + N): led in by the first ``quiet`` samples, there and back, whose mean is removed."""
-    mean = samples[:, :quiet].mean(axis=1, keepdims=True)  # of the quiet part: nothing after P may show before it
-    samples = samples - mean
+    samples = without_offset(samples, quiet).astype(np.float32)  # of the quiet part: nothing after P may show before it
     noise = samples[:, :quiet]
     period = np.concatenate([noise, noise[:, ::-1]], axis=1)  # (3, 2 quiet): no step at the joints
     copies = -(-lead // period.shape[1])
