@@ -1,14 +1,15 @@
 # Two commands are all a newcomer needs:  make demo   make test
 BIN := .venv/bin
 
-.PHONY: help demo test drill check bench models setup clean
+.PHONY: help demo test drill fuzz check bench models setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a real recording through the real daemon, in half a minute"
 	@echo "make test    every test but the drills"
 	@echo "make drill   the tests that take minutes each"
-	@echo "make check   format, lint, types, import rules, generated files"
+	@echo "make fuzz    random bytes for whatever reads bytes from outside, a minute each"
+	@echo "make check   format, lint, types, import rules, generated files, known vulnerabilities"
 	@echo "make bench   benchmarks"
 	@echo "make models  builds the models again from their recipes, in hours"
 
@@ -23,7 +24,10 @@ test: setup
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 drill: setup
-	@$(BIN)/pytest -m drill
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m drill -n 2 --dist worksteal
+
+fuzz: setup
+	@$(BIN)/python -W ignore tests/fuzz/fuzz.py $(SECONDS)
 
 check: setup
 	@$(BIN)/ruff format --check .
@@ -32,6 +36,7 @@ check: setup
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m quake.schema | diff - docs/reference/alert.schema.json
 	@$(BIN)/python -m trainer.reference | diff - docs/reference/recipe.md
+	@$(BIN)/python scripts/audit
 
 bench: setup
 	@$(BIN)/python benchmarks/latency.py

@@ -2,6 +2,7 @@
 
 `ModelSpec` states what a network reads and answers. `CompiledModel.load` checks pin, structure and spec before a
 runtime sees a byte, then weights and shapes. A TorchScript file is a program all the same: load only what you trust.
+A trial in a child process (`quake.trial`) keeps one that is broken from taking this process along, and no more than that.
 `compile_model` writes such files, `export_onnx` makes ONNX ones of them. What is not here: batching, the time axis,
 decisions.
 """
@@ -9,7 +10,8 @@ decisions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +42,7 @@ from quake.data.spec import (
     read_spec,
 )
 from quake.data.spectrogram import spectrogram
+from quake.trial import Trial
 
 __all__ = [
     "AZIMUTH_HEAD",
@@ -86,12 +89,15 @@ class CompiledModel:
         *,
         sha256: str | None = None,
         threads: int | None = None,
+        trial: bool = False,
     ) -> CompiledModel:
         """Load a model file.
 
         ``backend``: what the file is for; None goes by the file. ``sha256``: pin; the file must have it. ``threads``:
-        CPU threads, with torch set for the whole process. ModelError for a file that cannot be used; ValueError for a
-        device or a backend that is not there; ImportError where the backend is not installed.
+        CPU threads, with torch set for the whole process. ``trial``: a file that is not pinned is opened in a limited
+        child process first, which may crash or hang in this one's place (`quake.trial`). ModelError for a file that
+        cannot be used; ValueError for a device or a backend that is not there; ImportError where the backend is not
+        installed.
         """
         path = Path(path)
         if device not in DEVICES:
@@ -101,7 +107,11 @@ class CompiledModel:
         if sha256 is not None and digest != sha256.lower():
             raise ModelError(f"{path}: sha256 is {digest}, pinned is {sha256}")
         spec = parse_spec(path, content)
-        model = cls(path, spec, digest, _load_backend(path, content, spec, device, backend, threads))
+        with Trial(path, content) if trial and sha256 is None else nullcontext() as held:
+            load_backend = importer(path, content, backend)  # takes as long as the trial, and beside it
+            if held is not None:
+                held.check()
+        model = cls(path, spec, digest, load_backend(path, content, spec, device, threads))
         model._check_answer()
         return model
 
@@ -162,8 +172,8 @@ class CompiledModel:
         expected = [(batch, len(head.classes)) for head in self.spec.heads]
         try:
             answers = self._backend.logits(images)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+        except Exception as error:  # a network can raise what it likes
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             message = f"{self.path}: the network refuses the spec's input of shape {self.spec.input_shape}: {reason}"
             raise ModelError(message) from error
         shapes = [answer.shape for answer in answers]
@@ -173,21 +183,20 @@ class CompiledModel:
             raise ModelError(f"{self.path}: the network answers NaN to zeros")
 
 
-def _load_backend(
-    path: Path, content: bytes, spec: ModelSpec, device: str, backend: str | None, threads: int | None
-) -> Backend:
+def importer(path: Path, content: bytes, backend: str | None) -> Callable[..., Backend]:
+    """What loads a file of that kind. Imports its runtime: not before the file is known to be one."""
     fits = BACKENDS[0] if is_torchscript(content) else BACKENDS[1]
     if backend not in {None, *BACKENDS}:
         raise ValueError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
     if backend not in {None, fits}:
         raise ValueError(f"{path} is for {fits}, not for {backend}")
     if fits == "torchscript":
-        from quake.backends.torchscript import TorchScript  # imports torch: not before the file is known to be one
+        from quake.backends.torchscript import TorchScript
 
-        return TorchScript.load(path, content, spec, device, threads)
+        return TorchScript.load
     from quake.backends.onnx import OnnxRuntime
 
-    return OnnxRuntime.load(path, content, spec, device, threads)
+    return OnnxRuntime.load
 
 
 def _check(what: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:

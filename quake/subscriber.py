@@ -20,6 +20,7 @@ import redis
 from pydantic import ValidationError
 
 from quake.alerts import Alert, Keys, Kind
+from quake.connecting import connect
 
 REMEMBERED = 100_000
 """Alert ids whose revisions are remembered: a month of false alarms of a large network."""
@@ -55,12 +56,12 @@ class AlertSubscriber:
         heartbeat_s: float | None = 20.0,
     ) -> None:
         self.keys = keys or Keys()
-        self._client = redis.Redis.from_url(
-            url, decode_responses=True, socket_timeout=POLL_S + 5.0, socket_connect_timeout=5.0
-        )
+        self._client = connect(url, POLL_S + 5.0, self._connected)
         self._group, self._consumer, self._heartbeat_s = group, consumer, heartbeat_s
         self.last_ids = {self.keys.stream(kind): last_id for kind in kinds}
         """Stream -> the newest entry that was handed out; what to keep for the next start."""
+        self._begin: dict[str, str] = {}
+        """Stream -> the entry after which this subscriber began: what lies before it was never its own."""
         self._pending = dict.fromkeys(self.last_ids, "0")
         """Stream -> where to go on among the group's entries handed out and not acknowledged; absent when done."""
         self._revisions: OrderedDict[str, int] = OrderedDict()
@@ -106,29 +107,37 @@ class AlertSubscriber:
                     return
                 log.warning("Redis: %s; trying again", error)
                 self._read_again()
+                self._client.connection_pool.disconnect()  # a server that was demoted keeps its connections
                 self._stopped.wait(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(2 * pause_s, RETRY_S[1])
                 self._check_silence(time.monotonic())
+
+    def _connected(self) -> None:
+        """It may be another server, or the same one without its data."""
+        self._ready = False
 
     def _prepare(self) -> None:
         """Once for each connection: pin ``$``, make the group, notice a stream that began again."""
         if self._ready:
             return
+        self._ready = True  # first, for a connection made from here on undoes it
         for stream, last_id in self.last_ids.items():
             newest = self._newest(stream)
             if last_id == "$":
                 self.last_ids[stream] = newest
             elif _order(last_id) > _order(newest):
-                log.warning(
-                    "%s ends at %s, before the last entry seen, %s: Redis lost data; reading it from its start",
-                    stream,
-                    newest,
-                    last_id,
-                )
-                self.last_ids[stream] = "0-0"
+                self._go_back(stream, newest)
+            self._begin.setdefault(stream, self.last_ids[stream])
             if self._group is not None:
                 self._make_group(stream, self._group)
-        self._ready = True
+
+    def _go_back(self, stream: str, newest: str) -> None:
+        """Redis lost data: to where this subscriber began, or to the stream's start if that was lost too."""
+        begin = self._begin.get(stream, "0-0")
+        back = begin if _order(begin) <= _order(newest) else "0-0"
+        text = "%s ends at %s, before the last entry seen, %s: Redis lost data; reading it again from %s"
+        log.warning(text, stream, newest, self.last_ids[stream], back)
+        self.last_ids[stream] = back
 
     def _newest(self, stream: str) -> str:
         entries: Any = self._client.xrevrange(stream, count=1)

@@ -11,6 +11,9 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 NS = 1_000_000_000
 """Nanoseconds a second."""
 
+LARGEST_NS = 60_000_000_000 * NS
+"""From 1970: the years 69 to 3871, within what a calendar can write."""
+
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -34,7 +37,7 @@ def parse_ns(text: str) -> int:
 def _validate(value: object) -> int:
     if isinstance(value, str):
         return parse_ns(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_NS:
         return value
     raise ValueError("a time is an RFC 3339 string or integer nanoseconds")
 

@@ -5,22 +5,20 @@ Hangs on `streamer.hooks`; counts, never decides. Label values are bounded: stat
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from quake.alerts import Alert
+from quake.alerts import Alert, ModelIdentity
 from streamer.hooks import Hooks
 from streamer.stages import NS, Detection, Packet, Refused, Score, Unscored, Unused
 
 STAGE_SECONDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 LATENCY_SECONDS = (0.05, 0.1, 0.15, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
+DIFFERENCES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 REDIS_SILENT_S = 20.0
 """Four heartbeats: Redis is not reachable."""
 FLOWING_S = 120.0
@@ -95,6 +93,7 @@ class Metrics(Hooks):
 
     def _make_alerts(self) -> None:
         self._detections = self._counter("detections_total", "Detections opened or closed", "status")
+        self._held = self._counter("detections_held_total", "Openings not told on their own: too many within a minute")
         self._alerts = self._counter("alerts_total", "Alert revisions committed", "kind", "status")
         self._published = self._counter("published_total", "Alert revisions offered to Redis, by outcome", "outcome")
         self._failures = self._counter("publish_failures_total", "Failed tries to publish, by cause", "cause")
@@ -106,10 +105,50 @@ class Metrics(Hooks):
         )
         self._info = Info("quake_model", "The model in use", registry=self.registry)
         self._build = Info("quake_build", "The program", registry=self.registry)
+        self._synchronised = self._gauge("clock_synchronised", "1 while this machine's clock is disciplined")
+        self._clock_error = self._gauge("clock_error_seconds", "Largest error of this machine's clock, by its kernel")
+        self._shadow_up = self._gauge("shadow_up", "1 while a model on trial scores")
+        self._shadow_difference = self._histogram(
+            "shadow_difference", "Probability of the model on trial against the model's", DIFFERENCES
+        )
+        self._shadow_detections = self._counter("shadow_detections_total", "Openings, by which model has them", "by")
+        for whose in ("both", "model", "shadow"):
+            self._shadow_detections.labels(whose)
+        self._reloads = self._counter("reloads_total", "Configurations read anew, by outcome", "outcome")
+        for outcome in ("done", "refused"):
+            self._reloads.labels(outcome)
 
-    def describe(self, model: Mapping[str, str], build: Mapping[str, str]) -> None:
-        self._info.info(dict(model))
+    def describe(self, build: Mapping[str, str]) -> None:
         self._build.info(dict(build))
+
+    def began(self, model: ModelIdentity) -> None:
+        """Series of stations that are no longer watched would stand still, and look like an outage."""
+        self._info.info(model.model_dump())
+        for gauge in (self._newest, self._latency, self._decided, self._fill):
+            gauge.clear()
+        self._stations.clear()
+        with self._lock:
+            self._up.clear()
+            self._connected.set(0)
+        self._shadow_up.set(0)
+        self.overload(False)
+
+    def host_clock(self, is_synchronised: bool, largest_error_s: float) -> None:
+        self._synchronised.set(is_synchronised)
+        self._clock_error.set(largest_error_s)
+
+    def shadow_scored(self, ours: Score, shadows: Score) -> None:
+        self._shadow_up.set(1)
+        self._shadow_difference.observe(abs(ours.probability - shadows.probability))
+
+    def shadow_detected(self, whose: str) -> None:
+        self._shadow_detections.labels(whose).inc()
+
+    def shadow_ended(self) -> None:
+        self._shadow_up.set(0)
+
+    def reloaded(self, outcome: str) -> None:
+        self._reloads.labels(outcome).inc()
 
     def _name(self, subject: str) -> str:
         if subject not in self._stations and len(self._stations) >= self._max_stations:
@@ -145,6 +184,9 @@ class Metrics(Hooks):
 
     def detected(self, detection: Detection) -> None:
         self._detections.labels("open" if detection.off_ns is None else "closed").inc()
+
+    def held(self, detection: Detection) -> None:
+        self._held.inc()
 
     def stage(self, name: str, seconds: float) -> None:
         self._stage.labels(name).observe(seconds)
@@ -222,50 +264,3 @@ class Metrics(Hooks):
             )
             if wrong
         }
-
-
-class HealthServer:
-    """Serves until `stop`, from threads of its own."""
-
-    def __init__(self, host: str, port: int, metrics: Metrics, ready: Callable[[], bool]) -> None:
-        self._server = ThreadingHTTPServer((host, port), _handler(metrics, ready))
-        self._server.daemon_threads = True
-        self.address = f"http://{host}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def _handler(metrics: Metrics, ready: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10  # seconds: a client that says nothing does not keep a thread
-
-        def do_GET(self) -> None:
-            if self.path == "/metrics":
-                self._answer(200, generate_latest(metrics.registry), CONTENT_TYPE_LATEST)
-            elif self.path == "/healthz":
-                alive = metrics.alive()
-                body = json.dumps({"alive": alive}).encode()
-                self._answer(200 if alive else 503, body, "application/json")
-            elif self.path == "/readyz":
-                faults = metrics.faults(ready())
-                body = json.dumps({"ready": not faults, "faults": faults}).encode()
-                self._answer(503 if faults else 200, body, "application/json")
-            else:
-                self._answer(404, b"there are /metrics, /healthz and /readyz\n", "text/plain")
-
-        def _answer(self, status: int, body: bytes, kind: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """A scrape every few seconds is nothing to read at night."""
-
-    return Handler

@@ -17,3 +17,8 @@ class Backend(Protocol):
     def logits(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """(B, C, H, W) -> for each head (B, classes). RuntimeError where the network refuses the shape."""
         ...
+
+
+def first_line(error: BaseException) -> str:
+    """Of what the runtime says, which may be a page, or nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from quake.backends import first_line
 from quake.data.onnx_metadata import find_metadata, without
 from quake.data.spec import SPEC_MEMBER, ModelError, ModelSpec
 
@@ -41,7 +42,7 @@ class OnnxRuntime:
         try:
             session = onnxruntime.InferenceSession(content, _options(threads), providers=_providers(device))
         except Exception as error:  # its errors have no common base but this
-            raise ModelError(f"{path}: ONNX Runtime cannot load it: {str(error).strip().splitlines()[0]}") from error
+            raise ModelError(f"{path}: ONNX Runtime cannot load it: {first_line(error)}") from error
         where = (
             "cuda" if session.get_providers()[0] == CUDA else "cpu"
         )  # what is there, whatever the package was built with

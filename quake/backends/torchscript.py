@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from quake.backends import first_line
 from quake.data.spec import ModelError, ModelSpec
 
 jit: Any = torch.jit
@@ -38,7 +39,11 @@ class TorchScript:
         where = choose_device(device)
         if threads is not None:
             torch.set_num_threads(threads)
-        return cls(read_network(path, content, spec, where), where)
+        network = read_network(path, content, spec, where)
+        try:
+            return cls(network, where)
+        except Exception as error:  # what torch raises on a network that it cannot freeze has no common base but this
+            raise ModelError(f"{path}: torch cannot prepare it: {first_line(error)}") from error
 
     def logits(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         readable = np.require(images, requirements=["C", "W"])  # torch warns of read-only memory
@@ -71,9 +76,9 @@ def read_network(path: Path, content: bytes, spec: ModelSpec, device: str) -> to
     try:
         with quiet():
             network: torch.jit.ScriptModule = jit.load(io.BytesIO(content), map_location=device)
-    except (RuntimeError, ValueError, EOFError) as error:
-        raise ModelError(f"{path}: torch cannot load it: {str(error).strip().splitlines()[0]}") from error
-    digest = weights_sha256(network)
+        digest = weights_sha256(network)
+    except Exception as error:  # IndexError, TypeError, MemoryError and others, by what is broken
+        raise ModelError(f"{path}: torch cannot load it: {first_line(error)}") from error
     if digest != spec.weights_sha256:
         raise ModelError(f"{path}: its weights have sha256 {digest}, the spec says {spec.weights_sha256 or 'none'}")
     return network.float().eval()

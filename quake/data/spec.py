@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
+import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from itertools import pairwise, permutations
 from pathlib import Path
@@ -34,6 +38,25 @@ SPEC_MEMBER = "quake.json"
 ZIP_SIGNATURE = b"PK\x03\x04"
 MAX_SPEC_BYTES = 1 << 20
 """A spec is some kilobytes: what claims more is not one."""
+MAX_MEMBERS = 100_000
+"""Files in a zip: a network has one for each weight and module."""
+MAX_GROWTH, MAX_UNPACKED_CODE = 2, 1 << 26
+"""Weights are stored as they are and only code is packed: what unpacks to more than so many times the file and 64 MiB is
+no network, but meant to fill memory."""
+MAX_SAMPLES = 10_000_000
+"""Of a window or a frame, and pixels of an image: a day at 100 Hz. More would be asked of memory before anything else
+could refuse it."""
+MAX_PARTS = 4_096
+"""Components, heads, and classes of a head."""
+MAX_TOLD = 10
+"""Faults of a spec that an error names: a file of nonsense has thousands."""
+
+
+ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, ValueError, IndexError, RuntimeError),  # NotImplementedError is a RuntimeError
+)
+"""What Python's reader raises on bytes that are no zip."""
 
 
 class ModelError(Exception):
@@ -43,8 +66,8 @@ class ModelError(Exception):
 class Stft(Section):
     """Short-time Fourier transform."""
 
-    nperseg: int = Field(ge=2, description="samples a frame")
-    hop: int = Field(ge=1, description="samples from one frame to the next")
+    nperseg: int = Field(ge=2, le=MAX_SAMPLES, description="samples a frame")
+    hop: int = Field(ge=1, le=MAX_SAMPLES, description="samples from one frame to the next")
     window: Text = Field(description="taper, by its name in scipy.signal.get_window; periodic")
     padded: bool = Field(default=False, description="zeros at both ends, as scipy.signal.stft puts them")
 
@@ -52,8 +75,8 @@ class Stft(Section):
 class Image(Section):
     """The size that spectrograms are brought to for networks that were made for photographs."""
 
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
+    height: int = Field(ge=1, le=MAX_SAMPLES)
+    width: int = Field(ge=1, le=MAX_SAMPLES)
     normalisation: Literal["none", "imagenet"] = "none"
     resized: tuple[int, int] | None = Field(
         default=None, description="height and width before the middle is cut out; without it nothing is"
@@ -91,7 +114,7 @@ class Head(Section):
     """One output of the network: logits in the order of ``classes``."""
 
     name: Text
-    classes: tuple[Text, ...] = Field(min_length=2)
+    classes: tuple[Text, ...] = Field(min_length=2, max_length=MAX_PARTS)
     lower_bounds: tuple[float, ...] = Field(
         default=(), description="of classes that are ranges, highest first: one for each class but the last"
     )
@@ -166,9 +189,11 @@ class ModelSpec(Section):
     version: str = Field(pattern=r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$", description="semver")
     task: Literal["detect", "characterise"]
     architecture: Text
-    components: tuple[Text, ...] = Field(min_length=1, description="order of the components in a window")
+    components: tuple[Text, ...] = Field(
+        min_length=1, max_length=MAX_PARTS, description="order of the components in a window"
+    )
     sampling_rate_hz: float = Field(gt=0)
-    window_samples: int = Field(ge=2, description="samples a window")
+    window_samples: int = Field(ge=2, le=MAX_SAMPLES, description="samples a window")
     unit: Text = Field(default="any", description="of the samples: any, or what densities are measured in, as m/s")
     stft: Stft
     taper_fraction: float = Field(default=0.0, ge=0, le=1, description="share of the window under a Tukey taper")
@@ -181,7 +206,7 @@ class ModelSpec(Section):
     gain: float = Field(default=1.0, gt=0, description="the magnitude is multiplied by this before log1p")
     decibels: Decibels | None = Field(default=None, description="range of the representations in decibels")
     image: Image | None = None
-    heads: tuple[Head, ...] = Field(min_length=1)
+    heads: tuple[Head, ...] = Field(min_length=1, max_length=MAX_PARTS)
     thresholds: Thresholds | None = Field(default=None, description="a detector has them")
     operating_points: tuple[OperatingPoint, ...] = Field(
         default=(), description="of a detector, by name; the thresholds are those of `standard`"
@@ -309,19 +334,22 @@ def parse_spec(path: Path, content: bytes) -> ModelSpec:
     """The spec in a model file's content; ``path`` is what errors name. ModelError where it is none that is known."""
     try:
         raw = json.loads(_spec_bytes(path, content))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: its spec is not JSON: {error}") from error
     version = raw.get("spec_version") if isinstance(raw, dict) else None
     if version != SPEC_VERSION:
         raise ModelError(f"{path}: spec version {version!r} is not known (this program reads {SPEC_VERSION})")
     try:
         spec = ModelSpec.model_validate_json(json.dumps(raw))
-        spec.input_shape  # noqa: B018  # a window shorter than a frame, a taper that nobody knows
+        pixels = math.prod(spec.input_shape)  # ValueError: a window shorter than a frame, a taper that nobody knows
     except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
+        told = error.errors()[:MAX_TOLD]
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in told)
         raise ModelError(f"{path}: its spec is wrong: {reasons}") from error
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: a taper that needs an argument
         raise ModelError(f"{path}: its spec is wrong: {error}") from error
+    if pixels > MAX_SAMPLES:
+        raise ModelError(f"{path}: its spec is wrong: a window makes {pixels} pixels; {MAX_SAMPLES} are the most")
     return spec
 
 
@@ -337,15 +365,24 @@ def _spec_bytes(path: Path, content: bytes) -> bytes:
 def _zipped_spec(path: Path, content: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            _refuse_bomb(path, archive, len(content))
             broken = archive.testzip()
             members = [item for item in archive.infolist() if item.filename.endswith(f"/extra/{SPEC_MEMBER}")]
             if broken is None and len(members) == 1 and members[0].file_size <= MAX_SPEC_BYTES:
                 return archive.read(members[0])
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except ZIP_ERRORS as error:
         raise ModelError(f"{path}: not a TorchScript file, or truncated ({len(content)} bytes): {error}") from error
     if broken is not None:
         raise ModelError(f"{path}: damaged: {broken} does not match its checksum")
     raise ModelError(f"{path}: has no spec (one member extra/{SPEC_MEMBER} was expected, {len(members)} usable found)")
+
+
+def _refuse_bomb(path: Path, archive: zipfile.ZipFile, size: int) -> None:
+    """Before anything is unpacked, from what the directory claims; more than it claims is never unpacked."""
+    members = archive.infolist()
+    unpacked = sum(member.file_size for member in members)
+    if len(members) > MAX_MEMBERS or unpacked > MAX_GROWTH * size + MAX_UNPACKED_CODE:
+        raise ModelError(f"{path}: not a TorchScript file: {len(members)} members of {unpacked} bytes in {size}")
 
 
 def _onnx_spec(path: Path, content: bytes) -> bytes:

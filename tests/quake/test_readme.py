@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from streamer.cli import main
+from streamer.composition import prepare
 from streamer.config import load
-from streamer.daemon import check
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -25,7 +25,7 @@ def test_the_configuration_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("QUAKE_REDIS_URL", raising=False)
     path = tmp_path / "quake.toml"
     path.write_text(block("toml"))
-    assert check(load(path)).thresholds.in_a_row == 4
+    assert prepare(load(path)).scorer.thresholds.in_a_row == 4
 
 
 def test_the_snippet_imports_what_there_is() -> None:

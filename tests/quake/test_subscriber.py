@@ -196,3 +196,47 @@ def test_a_slow_reader_is_no_silence(valkey: Valkey) -> None:
         time.sleep(0.7)
         put(valkey, alert("c"), valkey.prefix)
         assert next(alerts).id == alert("c").id
+
+
+def test_it_goes_back_no_further_than_to_where_it_began(valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    """A fail-over lost the last entry: what lies before this subscriber's time is not handed out."""
+    stream = f"{valkey.prefix}:alerts"
+    for n, name in enumerate("abc"):
+        put(valkey, alert(name), valkey.prefix, entry=f"{1000 + n}-0")
+    with reader(valkey, last_id="1000-0") as one, valkey.client() as client:
+        assert [a.id for a in take(one, 2)] == [alert("b").id, alert("c").id]
+        client.delete(stream)
+        for n, name in enumerate("ab"):
+            put(valkey, alert(name), valkey.prefix, entry=f"{1000 + n}-0")
+        one._read_again()
+        one._prepare()
+        put(valkey, alert("c"), valkey.prefix, entry="1001-1")
+        put(valkey, alert("d"), valkey.prefix, entry="1001-2")
+        assert [a.id for a in take(one, 1)] == [alert("d").id]
+    assert "reading it again from 1000-0" in caplog.text
+
+
+GARBAGE: list[dict[bytes, bytes]] = [
+    {b"alert": b"\xff\xfe\x00 not text"},
+    {b"\xff\xff": b"\xff"},
+    {b"alert": b'{"trace":' + b"[" * 100_000},
+    {b"alert": b""},
+    {b"alert": b'{"onset": 1e400, "revision": -1}'},
+    {b"other": b"x"},
+]
+
+
+@pytest.mark.parametrize("group", [None, "readers"])
+def test_entries_of_somebody_else_stop_nobody(valkey: Valkey, group: str | None) -> None:
+    """Each is said, skipped and acknowledged; the alerts before and after come, each once."""
+    put(valkey, alert("a"), valkey.prefix)
+    with valkey.client() as client:
+        for fields in GARBAGE:
+            client.xadd(f"{valkey.prefix}:alerts", fields)  # type: ignore[arg-type]
+        client.hset(f"{valkey.prefix}:heartbeat", b"\xff", b"\xff")  # type: ignore[arg-type]
+    put(valkey, alert("b"), valkey.prefix)
+    with reader(valkey, group=group) as one:
+        assert [found.id for found in take(one, 2)] == [alert("a").id, alert("b").id]
+    if group is not None:
+        with valkey.client() as client:
+            assert client.xpending(f"{valkey.prefix}:alerts", group)["pending"] == 0  # type: ignore[index]

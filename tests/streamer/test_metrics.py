@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from made_packets import noise, packet, score
 
-from streamer.metrics import FLOWING_S, HUNG_S, HealthServer, Metrics
+from streamer.http import HealthServer
+from streamer.metrics import FLOWING_S, HUNG_S, Metrics
 from streamer.stages import Unscored, Unused
 
 
