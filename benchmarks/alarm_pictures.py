@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.signal import spectrogram
 
 from quake.times import NS, format_ns
-from streamer.daemon import Scorer
+from streamer.composition import Scorer
 from streamer.orientation import ROWS
 
 if TYPE_CHECKING:

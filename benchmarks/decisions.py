@@ -21,8 +21,8 @@ import tomli_w
 
 from quake.alerts import Alert, Keys, Mode
 from streamer.coincidence import Coincidence, Event
+from streamer.composition import Scorer, rules
 from streamer.config import Config, ConfigError
-from streamer.daemon import Scorer, rules
 from streamer.demo import START_S, Daemon, DemoError, redis_server
 from streamer.hooks import Hooks
 from streamer.inventory import read_stations

@@ -27,8 +27,8 @@ from benchmarks.decisions import SEQUENCE, Heard, Together, by_station, join, li
 from benchmarks.tables import Cell, Table, poisson
 from quake.times import format_ns
 from streamer.cli import NO_SERVER
+from streamer.composition import Scorer, load_scorer
 from streamer.config import ConfigError, resolve
-from streamer.daemon import Scorer, load_scorer
 from streamer.demo import DemoError
 from streamer.server import RecordError
 from streamer.stages import NS

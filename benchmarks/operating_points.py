@@ -30,8 +30,8 @@ from benchmarks.tables import Table, poisson
 from quake.data.decision import OperatingPoint
 from quake.data.seisbench import SeisBenchDataset
 from quake.times import NS, parse_ns
+from streamer.composition import load_scorer
 from streamer.config import resolve
-from streamer.daemon import load_scorer
 from trainer.data.record import BY_PICKERS, RATE_HZ, Record
 from trainer.evaluation.alarms import Rule, Worth, assess
 from trainer.evaluation.operating import Piece, alarms_at, choose_points

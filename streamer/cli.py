@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import re
 import sys
 import threading
@@ -15,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from quake.alerts import Keys, Kind, Mode
-from streamer.config import ConfigError, load, printable, redacted
+from streamer.config import ConfigError, load, printable, redacted, redis_url
 from streamer.server import program as replay
 
 NO_SERVER = {"source": [{"servers": ["seedlink://none"], "select": ["*.*"]}]}
@@ -51,15 +50,15 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from streamer import daemon
 
-    return daemon.run(load(arguments.config))
+    return daemon.run(load(arguments.config), reread=lambda: load(arguments.config))
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from streamer import daemon
+    from streamer.composition import prepare
     from streamer.operation import Operation
 
     config = load(arguments.config)
-    scorer = daemon.check(config)
+    scorer = prepare(config).scorer
     spec = scorer.model.spec
     operation = Operation.of(config, spec)
     print(printable(operation.applied(config)))
@@ -78,9 +77,8 @@ def _watch(arguments: argparse.Namespace) -> int:
     keys = Keys.of(Mode(arguments.mode), arguments.prefix)
     heartbeat_s = arguments.heartbeat_s or None
     try:
-        make = AlertSubscriber(
-            arguments.redis, keys=keys, kinds=kinds, last_id=arguments.since, heartbeat_s=heartbeat_s
-        )
+        url = arguments.redis or redis_url() or "redis://127.0.0.1:6379/0"
+        make = AlertSubscriber(url, keys=keys, kinds=kinds, last_id=arguments.since, heartbeat_s=heartbeat_s)
     except ValueError as error:
         raise ConfigError(f"--redis: {error}") from error
     with make as subscriber:
@@ -90,7 +88,7 @@ def _watch(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return 0
         except HeartbeatLostError as error:
-            print(f"quake-streamer: {error} (at {redacted(arguments.redis)})", file=sys.stderr)
+            print(f"quake-streamer: {error} (at {redacted(url)})", file=sys.stderr)
             return 1
     return 0
 
@@ -108,7 +106,8 @@ def _speed(text: str) -> float:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    from streamer import daemon, scan
+    from streamer import scan
+    from streamer.composition import load_scorer
     from streamer.config import resolve
     from streamer.server import RecordError
 
@@ -118,7 +117,7 @@ def _scan(arguments: argparse.Namespace) -> int:
         items = scan.read_packets(arguments.files, time.time_ns())
     except (OSError, RecordError) as error:
         raise ConfigError(str(error)) from error
-    for alert in scan.scan(config, daemon.load_scorer(config), items):
+    for alert in scan.scan(config, load_scorer(config), items):
         print(alert.model_dump_json() if arguments.json else alert.summary())
     return 0
 
@@ -150,7 +149,9 @@ def parser() -> argparse.ArgumentParser:
     check.set_defaults(function=_check)
 
     watch = verbs.add_parser("watch", parents=[common], help="print alerts as they arrive")
-    watch.add_argument("--redis", default=os.environ.get("QUAKE_REDIS_URL", "redis://127.0.0.1:6379/0"), help="URL")
+    watch.add_argument(
+        "--redis", help="URL; if not given that of QUAKE_REDIS_URL, or of the file QUAKE_REDIS_URL_FILE names"
+    )
     watch.add_argument("--detections", action="store_true", help="single-station detections too")
     watch.add_argument("--since", default="$", type=_entry, help="stream entry to begin after; 0 for all that is there")
     watch.add_argument("--mode", default="live", choices=[str(mode) for mode in Mode])

@@ -1,26 +1,39 @@
 """The configuration: a TOML file, checked before anything starts. A wrong key is an error that names key, file and the nearest right one.
 
-Environment variables named ``QUAKE_SECTION__KEY`` stand above the file, so that secrets need not lie in it; ``QUAKE_REDIS_URL`` too.
+Environment variables named ``QUAKE_SECTION__KEY`` stand above the file, so that secrets need not lie in it; ``QUAKE_REDIS_URL``
+too. Each may come from a file that ``QUAKE_..._FILE`` names (`streamer.secret`).
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
-import re
 import socket
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from quake.alerts import Mode
 from quake.faults import faults
+from streamer.secret import SecretError, cleaned, in_the_clear, redacted, with_files
+
+__all__ = ["Config", "ConfigError", "load", "printable", "redacted", "resolve"]
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 SHIPPED_MODEL = "detector.pt"
+
+log = logging.getLogger(__name__)
 
 
 class ConfigError(Exception):
@@ -34,12 +47,28 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     path: Path | None = Field(default=None, description="Compiled model; the shipped detector if not given")
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="The file must have this digest")
+    require_pin: bool = Field(
+        default=False,
+        description="Refuse a `path` without a `sha256`, here and in `shadow`; the shipped model needs none",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    on_device_fault: Literal["cpu", "exit"] = Field(
+        default="cpu",
+        description="Of a GPU that is lost or out of memory: go on on the CPU, or fail until the process ends",
+    )
     threads: int = Field(
         default=1,
         ge=1,
         description="Of torch or ONNX Runtime; fixed, so that scores do not depend on the machine's load",
     )
+
+
+class ShadowConfig(_Section):
+    """A model on trial: it scores beside the other and alerts nobody; metrics tell how the two differ."""
+
+    path: Path
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="The file must have this digest")
+    operating_point: str | None = Field(default=None, description="Of this model; `standard` if not given")
 
 
 class WindowConfig(_Section):
@@ -89,6 +118,11 @@ class TriggerConfig(_Section):
     release: int = Field(default=3, ge=1, description="Windows below `off` that close it")
     dead_s: Seconds = Field(default=15.0, description="After an opening no other begins for this long")
     longest_s: float = Field(default=300.0, gt=0)
+    most_a_minute: int = Field(
+        default=60,
+        ge=0,
+        description="Openings of single stations told within a minute of data; events tell of the others. 0: no limit",
+    )
 
 
 class CoincidenceConfig(_Section):
@@ -104,7 +138,10 @@ class CoincidenceConfig(_Section):
 
 
 class RedisConfig(_Section):
-    url: str = "redis://127.0.0.1:6379/0"
+    url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="redis://, rediss:// with redis-py's ssl_ca_certs=, ssl_certfile=, ssl_keyfile=, or unix://",
+    )
     prefix: str = Field(default="{quake}", pattern=r"\{.+\}", description="Of all keys; the braces are the hash tag")
     retention_d: float = Field(default=30.0, gt=0, le=3_650, description="Days that alerts stay on the stream")
     retention_h: float = Field(
@@ -127,6 +164,19 @@ class MetricsConfig(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=9108, ge=0, le=65_535, description="0: any free port, written to the log")
     max_stations: int = Field(default=1000, ge=0, description="Stations with series of their own; the others share one")
+    token: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Bearer token for /metrics and the reasons of /readyz; best from QUAKE_METRICS__TOKEN(_FILE)",
+    )
+    certificate: Path | None = Field(default=None, description="PEM, for https; read again when it is renewed")
+    key: Path | None = Field(default=None, description="Of the certificate, PEM, without a password")
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> MetricsConfig:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("metrics.certificate and metrics.key go together")
+        return self
 
 
 class Place(_Section):
@@ -148,6 +198,11 @@ class SourceConfig(_Section):
     )
 
 
+class _Environment(EnvSettingsSource):
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return with_files(super()._load_env_vars())
+
+
 class Config(BaseSettings):
     """Everything that `quake-streamer run` reads."""
 
@@ -164,6 +219,7 @@ class Config(BaseSettings):
         default={}, description="Coordinates by NET.STA, above those of the inventory"
     )
     model: ModelConfig = ModelConfig()
+    shadow: ShadowConfig | None = None
     windows: WindowConfig = WindowConfig()
     worker: WorkerConfig = WorkerConfig()
     trigger: TriggerConfig = TriggerConfig()
@@ -180,6 +236,14 @@ class Config(BaseSettings):
             raise ValueError(f"trigger.off ({off}) lies above trigger.on ({on})")
         return self
 
+    @model_validator(mode="after")
+    def _pinned(self) -> Config:
+        tables = [("model", self.model), ("shadow", self.shadow)]
+        unpinned = [name for name, table in tables if table and table.path and not table.sha256]
+        if self.model.require_pin and unpinned:
+            raise ValueError(f"{unpinned[0]}.sha256 is not given, and model.require_pin is on")
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -189,7 +253,7 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
 
 
 def load(path: Path) -> Config:
@@ -205,33 +269,40 @@ def load(path: Path) -> Config:
 
 def resolve(content: dict[str, Any], path: Path) -> Config:
     """Check a parsed file; relative paths in it count from the folder it lies in."""
-    url, redis = os.environ.get("QUAKE_REDIS_URL"), content.get("redis", {})
-    if url and isinstance(redis, dict):
-        content = {**content, "redis": {**redis, "url": url}}
     try:
-        config = Config(**content)
-    except SettingsError as error:
+        url, redis = redis_url(), content.get("redis", {})
+        told = {**content, "redis": {**redis, "url": url}} if url and isinstance(redis, dict) else content
+        config = Config(**told)
+    except (SettingsError, SecretError) as error:
         raise ConfigError(f"environment: {error}") from error
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults(error, Config))) from error
+    for key, variable in in_the_clear(content):
+        text = "%s: %s holds a secret in the clear; it can come from %s, or from a file that %s_FILE names"
+        log.warning(text, path, key, variable, variable)
     here = path.resolve().parent
     model = config.model.model_copy(update={"path": here / config.model.path}) if config.model.path else config.model
+    shadow = config.shadow and config.shadow.model_copy(update={"path": here / config.shadow.path})
+    inventory = tuple(here / p for p in config.inventory)
+    metrics = config.metrics.model_copy(
+        update={name: here / given for name in ("certificate", "key") if (given := getattr(config.metrics, name))}
+    )
     return config.model_copy(
-        update={"state": here / config.state, "inventory": tuple(here / p for p in config.inventory), "model": model}
+        update={
+            "state": here / config.state,
+            "inventory": inventory,
+            "model": model,
+            "shadow": shadow,
+            "metrics": metrics,
+        }
     )
 
 
-def redacted(url: str) -> str:
-    """The URL without its password or token."""
-    url = re.sub(r"(?i)([?&](?:password|token|username)=)[^&]*", r"\1***", url)
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return url.replace(parts.netloc, re.sub(r"^.*@", "***@", parts.netloc), 1)
+def redis_url() -> str | None:
+    """From the environment. Raises `SecretError`."""
+    return with_files(os.environ).get("quake_redis_url")
 
 
 def printable(config: Config) -> str:
     """As resolved, in JSON, without secrets."""
-    source = tuple(s.model_copy(update={"servers": tuple(map(redacted, s.servers))}) for s in config.source)
-    redis = config.redis.model_copy(update={"url": redacted(config.redis.url)})
-    return config.model_copy(update={"source": source, "redis": redis}).model_dump_json(indent=2)
+    return json.dumps(cleaned(config.model_dump(mode="json")), indent=2, ensure_ascii=False)

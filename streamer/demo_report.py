@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from quake.alerts import Alert, Kind, Status
 from quake.times import NS, format_ns
+from streamer.composition import Scorer, load_scorer
 from streamer.config import Config
-from streamer.daemon import Scorer, load_scorer
 from streamer.hooks import Hooks
 from streamer.scan import read_packets, scan
 from streamer.stages import Packet, Score

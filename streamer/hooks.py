@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from quake.alerts import Alert
+from quake.alerts import Alert, ModelIdentity
 from streamer.stages import Detection, Packet, Refused, Score, Unscored, Unused
 
 
@@ -28,6 +28,9 @@ class Hooks:
 
     def detected(self, detection: Detection) -> None:
         """A station's detection opened or closed."""
+
+    def held(self, detection: Detection) -> None:
+        """An opening that is not told on its own: too many within the minute."""
 
     def stage(self, name: str, seconds: float) -> None:
         """A stage took this long."""
@@ -70,6 +73,24 @@ class Hooks:
 
     def backlog(self, depth: int, oldest_ns: int | None) -> None:
         """Alerts in the outbox that were not sent."""
+
+    def began(self, model: ModelIdentity) -> None:
+        """The stages were made, at the start or anew: what was said of stations and servers before holds no longer."""
+
+    def reloaded(self, outcome: str) -> None:
+        """Another configuration was taken (``done``) or not (``refused``). The latter from a thread of its own."""
+
+    def host_clock(self, is_synchronised: bool, largest_error_s: float) -> None:
+        """What the kernel says of this machine's clock, now and then."""
+
+    def shadow_scored(self, ours: Score, shadows: Score) -> None:
+        """The model on trial scored the same window."""
+
+    def shadow_detected(self, whose: str) -> None:
+        """An opening of a detection that ``both`` have, or the ``model`` or the ``shadow`` alone."""
+
+    def shadow_ended(self) -> None:
+        """The model on trial failed and is not asked any more."""
 
     def source(self, kind: str, server: str, cause: str) -> None:
         """A server was connected or lost. Source's threads."""

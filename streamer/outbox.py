@@ -7,10 +7,12 @@ loads all of it. Talks to no network; `streamer.publisher` empties it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from quake.alerts import Alert
 from streamer.coincidence import CoincidenceState
@@ -19,6 +21,10 @@ from streamer.trigger import TriggerState
 
 SCHEMA = 1
 """``PRAGMA user_version``: a file with a higher one was written by a newer release."""
+MIGRATIONS: dict[int, tuple[str, ...]] = {}
+"""Schema -> the statements that make the next one of it. An outbox may be as old as the oldest that stands here."""
+DAMAGED = ".damaged"
+"""What is added to the file's name for a note beside it: one thread has seen that it is damaged, and the others are to know."""
 BUSY_S = 10.0
 """The publisher marks alerts as sent while the pipeline commits; neither holds the file for longer than
 milliseconds."""
@@ -42,6 +48,42 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 class OutboxError(Exception):
     """The file cannot be used: says which and why."""
+
+
+class DamagedError(OutboxError):
+    """Bytes of the file are not what was written: waiting will not mend it, `streamer.salvage` may."""
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Of the file itself, and no disk that is full or file that is locked."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    is_cut = code == sqlite3.SQLITE_IOERR_SHORT_READ
+    return is_cut or (code & 0xFF) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _tells_damage(
+    method: Callable[Concatenate[Outbox, P], R],
+) -> Callable[Concatenate[Outbox, P], R]:
+    """`DamagedError` in place of SQLite's, here and from then on in whatever other thread has the file open: that one's
+    pages may be whole, and alerts would wait for ever."""
+
+    @wraps(method)
+    def told(self: Outbox, /, *arguments: P.args, **names: P.kwargs) -> R:
+        if self.note.exists():
+            raise DamagedError(f"outbox {self.path}: it is damaged: another thread has seen it")
+        try:
+            return method(self, *arguments, **names)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self.note.touch()
+            raise DamagedError(f"outbox {self.path}: it is damaged: {error}") from error
+
+    return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +131,15 @@ class Outbox:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.note = self.path.with_name(self.path.name + DAMAGED)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
             self._prepare()
         except (OSError, sqlite3.Error) as error:
             self._give_up()
-            raise OutboxError(f"outbox {self.path}: {error}") from error
+            kind = DamagedError if isinstance(error, sqlite3.Error) and is_damage(error) else OutboxError
+            raise kind(f"outbox {self.path}: {error}") from error
         except OutboxError:
             self._give_up()
             raise
@@ -123,7 +167,16 @@ class Outbox:
             if self._version() == 0:  # asked inside the transaction: pipeline and publisher may open a new file at once
                 for statement in _TABLES.split(";\n"):
                     self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+            for version in range(self._version() or SCHEMA, SCHEMA):
+                self._migrate(version)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    def _migrate(self, version: int) -> None:
+        """One step, in the transaction that opens the file: a crash leaves the older one."""
+        if version not in MIGRATIONS:
+            raise OutboxError(f"outbox {self.path}: schema {version} is too old for this release, which knows {SCHEMA}")
+        for statement in MIGRATIONS[version]:
+            self._db.execute(statement)
 
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
@@ -147,21 +200,44 @@ class Outbox:
         except (sqlite3.Error, ValueError) as error:
             raise OutboxError(f"outbox {self.path}: what it holds cannot be read: {error}") from error
 
+    @_tells_damage
     def _load(self, fingerprint: str) -> Saved:
-        resume = {
-            (server, station): ResumePoint(None if sequence is None else int(sequence), time_ns, packet_ns)
-            for server, station, sequence, time_ns, packet_ns in self._db.execute("SELECT * FROM resume")
-        }
         if self.get("fingerprint") != fingerprint:
             with self._transaction():
                 self._db.execute("DELETE FROM trigger_state")
                 self._db.execute("DELETE FROM meta WHERE name = 'coincidence'")
                 self._set("fingerprint", fingerprint)
+        return self._saved()
+
+    def _saved(self) -> Saved:
+        resume = {
+            (server, station): ResumePoint(None if sequence is None else int(sequence), time_ns, packet_ns)
+            for server, station, sequence, time_ns, packet_ns in self._db.execute("SELECT * FROM resume")
+        }
         states = self._db.execute("SELECT subject, body FROM trigger_state")
         triggers = {subject: TriggerState.model_validate_json(body) for subject, body in states}
         body = self.get("coincidence")
         return Saved(triggers, CoincidenceState.model_validate_json(body) if body else None, resume)
 
+    def check(self) -> str | None:
+        """What is wrong with the file, None where it is sound: its pages, and what a restart needs of them."""
+        try:
+            found = [str(row[0]) for row in self._db.execute("PRAGMA quick_check(3)")]
+            if found == ["ok"]:
+                self._saved()
+                return None
+        except (sqlite3.Error, ValueError, OutboxError) as error:
+            return str(error)
+        return "; ".join(found)
+
+    def restore(self, rows: Mapping[str, Sequence[Sequence[object]]]) -> None:
+        """Rows of another outbox, by table, as they are."""
+        with self._transaction():
+            for table, found in rows.items():
+                for row in found:
+                    self._db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+
+    @_tells_damage
     def commit(self, progress: Progress) -> int:
         """Write it all or nothing; the number of alerts that were new. One that is there already (the same id and
         revision, decided again after a restart) is left as it is."""
@@ -187,6 +263,7 @@ class Outbox:
             "INSERT OR IGNORE INTO alert (id, revision, created_ns, k, subject, body) VALUES (?, ?, ?, ?, ?, ?)", row
         ).rowcount
 
+    @_tells_damage
     def unsent(self, limit: int) -> list[Unsent]:
         """The oldest alerts that have not been sent, in the order in which they were decided."""
         rows = self._db.execute(
@@ -194,10 +271,12 @@ class Outbox:
         )
         return [Unsent(*row) for row in rows]
 
+    @_tells_damage
     def mark_sent(self, sequences: Sequence[int]) -> None:
         with self._transaction():
             self._db.executemany("UPDATE alert SET sent = 1 WHERE sequence = ?", [(s,) for s in sequences])
 
+    @_tells_damage
     def send_again(self, since_ns: int) -> int:
         """Take the alerts committed since then for unsent: Redis may have lost them. How many."""
         with self._transaction():
@@ -205,20 +284,24 @@ class Outbox:
                 "UPDATE alert SET sent = 0 WHERE sent = 1 AND created_ns >= ?", (since_ns,)
             ).rowcount
 
+    @_tells_damage
     def prune(self, before_ns: int) -> int:
         """Forget alerts that were sent and committed before then."""
         with self._transaction():
             return self._db.execute("DELETE FROM alert WHERE sent = 1 AND created_ns < ?", (before_ns,)).rowcount
 
+    @_tells_damage
     def backlog(self) -> tuple[int, int | None]:
         """Alerts unsent, and when the oldest of them was committed."""
         depth, oldest_ns = self._db.execute("SELECT count(*), min(created_ns) FROM alert WHERE sent = 0").fetchone()
         return int(depth), oldest_ns
 
+    @_tells_damage
     def get(self, name: str) -> str | None:
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
+    @_tells_damage
     def set(self, name: str, value: str) -> None:
         with self._transaction():
             self._set(name, value)

@@ -25,6 +25,7 @@ from streamer.overload import Overload
 from streamer.seldom import Seldom
 from streamer.stages import NS, Cursor, Detection, Packet, Refused, Subscribed, Unscored, Unused
 from streamer.station import Station
+from streamer.storm import Limit
 from streamer.trigger import Trigger, TriggerState
 from streamer.worker import Batcher, Cut, Decided, Worker
 
@@ -79,6 +80,7 @@ class Parts:
     acknowledgement: Acknowledgement
     overload: Overload | None
     """None: never drop; the server waits."""
+    limit: Limit
     outbox: Outbox
     wake_publisher: Callable[[], None]
     hooks: Hooks
@@ -123,6 +125,7 @@ class Pipeline:
             while batch := self._batch(flush=last):
                 self._decide(self._p.worker.score(batch))  # scores -> detections -> events -> alerts
                 self._commit(soon=False)  # outbox, before anything leaves
+                self._p.hooks.tick()  # a long backlog is no hanging
             self._tick()
             self._commit(soon=last)
             if end_ns is not None and (not packets or self.tick_ns() > end_ns):
@@ -253,9 +256,20 @@ class Pipeline:
 
     def _detected(self, detection: Detection) -> None:
         self._p.hooks.detected(detection)
-        self._alerts.append(Produced(self._p.alerting.detection(detection, self.clock_ns()), detection.k))
+        if self._is_told(detection):
+            self._alerts.append(Produced(self._p.alerting.detection(detection, self.clock_ns()), detection.k))
         if self._p.coincidence is not None:
             self._p.coincidence.add(detection)
+
+    def _is_told(self, detection: Detection) -> bool:
+        """An opening within the limit, and the closing of one that was."""
+        if detection.off_ns is not None or self._p.limit.allows(detection):
+            return not detection.held
+        self._trigger(detection.subject).hold()
+        self._p.hooks.held(detection)
+        text = "more stations open within a minute than trigger.most_a_minute: some are told in events alone"
+        self._seldom.warning("storm", self.tick_ns() / NS, text)
+        return False
 
     def _associate(self, *, hold: bool) -> None:
         """Let the coincidence's data time run as far as the stations have decided."""

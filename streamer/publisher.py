@@ -1,9 +1,8 @@
 """Empties the outbox into Redis: at least once from here, at most once on the stream.
 
 One atomic script writes the stream and the channel and refuses what is there. A fail-over or an emptied Redis is
-noticed by the marker ``{quake}:epoch`` (checked inside the script) and by the server's run id (checked at each
-heartbeat); then the outbox's last hours are offered again and the script drops what Redis still has. Decides nothing
-about alerts.
+noticed by the marker ``{quake}:epoch`` and by the server's run id, both checked inside the script; then the outbox's last
+hours are offered again, in their order, and the script drops what Redis still has. Decides nothing about alerts.
 """
 
 from __future__ import annotations
@@ -18,24 +17,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import redis
 from pydantic import ValidationError
 
 from quake.alerts import Alert, Keys, Mode
+from quake.connecting import connect
 from streamer.hooks import Hooks
 from streamer.outbox import Outbox, OutboxError, Unsent
+from streamer.seldom import Seldom
 from streamer.stages import NS
 
 HEARTBEAT_S = 5.0
 FORGET_NS = 86_400 * NS
 """A daemon that has not beaten for this long is struck off."""
 BATCH = 64
-"""Alerts between two looks at the clock: a heartbeat must not wait for a long backlog."""
-RETRY_S = (0.2, 10.0)
+"""Alerts marked as sent together."""
+RETRY_S = (0.2, 4.0)
 """First and longest pause after Redis failed; doubled each time, with jitter so that many daemons do not return at
-once."""
+once. An alert that waits is late by the longest, so it is short."""
 PRUNE_S = 3600.0
 TIMEOUT_S = 5.0
 """Redis that says nothing for this long is taken for gone."""
@@ -59,11 +59,6 @@ class PublishSettings:
     """An alert older than this when it leaves is marked stale."""
 
 
-def client(url: str) -> redis.Redis:
-    """Connects to nothing yet. Raises ValueError for an address that means nothing."""
-    return redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True)
-
-
 class Publisher(threading.Thread):
     """Runs until `stop`; outlives every failure of Redis."""
 
@@ -72,11 +67,14 @@ class Publisher(threading.Thread):
     ) -> None:
         super().__init__(name="publisher", daemon=True)
         self._settings, self._path, self._hooks, self._clock_ns = settings, outbox, hooks, clock_ns
-        self._client = client(settings.url)
+        self._client = connect(settings.url, TIMEOUT_S)
         self._wake, self._stopping, self._abandoned = threading.Event(), threading.Event(), threading.Event()
         self._heartbeat_due_s = self._prune_due_s = 0.0
         """On the monotonic clock: a wall clock that is set back must not silence the heartbeat."""
         self._pause_s = RETRY_S[0]
+        self._failing_since_s: float | None = None
+        self._seldom = Seldom(log)
+        """Of the present outage: a line for each kind of failure, and one an hour."""
         self._random = random.Random()
 
     def wake(self) -> None:
@@ -101,12 +99,14 @@ class Publisher(threading.Thread):
                     if self._stopping.is_set() and outbox.backlog()[0] == 0:
                         return
                     self._beat(self._client, outbox)
-                    self._drain(script, outbox)
-                    self._pause_s = RETRY_S[0]
-                    self._wake.wait(HEARTBEAT_S / 5)
-                    self._wake.clear()
+                    more = self._drain(script, outbox)
+                    self._recovered()
+                    if not more:
+                        self._wake.wait(HEARTBEAT_S / 5)
+                        self._wake.clear()
                 except (redis.RedisError, sqlite3.Error, OutboxError) as error:
-                    log.warning("publishing: %s; trying again, alerts wait in the outbox", error)
+                    text = f"publishing: {error}; trying again, alerts wait in the outbox"
+                    self._seldom.warning(str(error), time.monotonic(), text)
                     self._back_off(type(error).__name__)
                 except Exception:
                     log.exception("a fault in the publisher; trying again, alerts wait in the outbox")
@@ -116,8 +116,17 @@ class Publisher(threading.Thread):
             if outbox is not None:
                 outbox.close()
 
+    def _recovered(self) -> None:
+        self._pause_s = RETRY_S[0]
+        if self._failing_since_s is not None:
+            log.info("publishing again, after %.1f s", time.monotonic() - self._failing_since_s)
+            self._failing_since_s, self._seldom = None, Seldom(log)
+
     def _back_off(self, cause: str) -> None:
+        if self._failing_since_s is None:
+            self._failing_since_s = time.monotonic()
         self._hooks.publish_failed(cause)
+        self._client.connection_pool.disconnect()  # a server that was demoted keeps its connections and refuses writes
         self._abandoned.wait(self._pause_s * self._random.uniform(0.5, 1.0))
         self._pause_s = min(2 * self._pause_s, RETRY_S[0] if self._stopping.is_set() else RETRY_S[1])
 
@@ -126,26 +135,33 @@ class Publisher(threading.Thread):
             return
         now_ns = self._clock_ns()
         self._check_epoch(client, outbox)
-        client.hset(self._settings.keys.heartbeat, self._settings.daemon, str(now_ns))
-        self._forget_the_dead(client, now_ns)
-        client.publish(self._settings.keys.heartbeat, self._settings.daemon)
+        heartbeat, daemon = self._settings.keys.heartbeat, self._settings.daemon
+        with client.pipeline(transaction=False) as pipe:  # one way there and back: Redis may be far, or slow
+            pipe.hset(heartbeat, daemon, str(now_ns))
+            pipe.publish(heartbeat, daemon)
+            pipe.hgetall(heartbeat)
+            beats = pipe.execute()[-1]
+        self._forget_the_dead(client, beats, now_ns)
         self._heartbeat_due_s = time.monotonic() + HEARTBEAT_S
         self._hooks.redis_reachable(now_ns)
         if time.monotonic() >= self._prune_due_s:
             self._prune_due_s = time.monotonic() + PRUNE_S
             outbox.prune(now_ns - self._settings.again_ns)  # nobody needs them any longer: Redis holds them
 
-    def _forget_the_dead(self, client: redis.Redis, now_ns: int) -> None:
+    def _forget_the_dead(self, client: redis.Redis, beats: dict[str, str], now_ns: int) -> None:
         """A daemon has another name after each restart: without this the hash grows for ever."""
-        beats: Any = client.hgetall(self._settings.keys.heartbeat)
         if dead := [name for name, beat in beats.items() if not beat.isdigit() or int(beat) < now_ns - FORGET_NS]:
             client.hdel(self._settings.keys.heartbeat, *dead)
 
     def _check_epoch(self, client: redis.Redis, outbox: Outbox) -> None:
         """Notice another Redis, or the same one without its data, and offer the last hours again."""
-        fresh = str(uuid.uuid4())
-        client.set(self._settings.keys.epoch, fresh, nx=True)
-        here = f"{client.get(self._settings.keys.epoch)!s} {client.info('server')['run_id']!s}"
+        key = self._settings.keys.epoch
+        with client.pipeline(transaction=False) as pipe:
+            pipe.set(key, str(uuid.uuid4()), nx=True)
+            pipe.get(key)
+            pipe.info("server")
+            _, epoch, server = pipe.execute()
+        here = f"{epoch} {server['run_id']}"
         known = outbox.get("redis")
         if here == known:
             return
@@ -154,23 +170,26 @@ class Publisher(threading.Thread):
             log.warning("Redis was restarted, emptied or replaced: offering %d alert(s) again", count)
         outbox.set("redis", here)  # last: a crash in between offers twice, which the script drops, rather than never
 
-    def _drain(self, script: redis.commands.core.Script, outbox: Outbox) -> None:
-        """Send what waits; marked together, since a mark costs a disk's flush and one that is missing only a refusal."""
+    def _drain(self, script: redis.commands.core.Script, outbox: Outbox) -> bool:
+        """Send what waits, until a heartbeat is due: True then, for it waits for no backlog, however slow Redis is.
+
+        Marked together, since a mark costs a disk's flush and one that is missing only a refusal.
+        """
         while waiting := outbox.unsent(BATCH):
             sent: list[int] = []
             try:
                 for unsent in waiting:
                     if not self._send(script, outbox, unsent):
-                        return
+                        return False
                     sent.append(unsent.sequence)
+                    if time.monotonic() >= self._heartbeat_due_s:
+                        return True
             finally:
                 outbox.mark_sent(sent)
                 self._hooks.marked_sent(len(sent))
-            if time.monotonic() >= self._heartbeat_due_s:
-                return
+        return False
 
     def _send(self, script: redis.commands.core.Script, outbox: Outbox, unsent: Unsent) -> bool:
-        epoch = (outbox.get("redis") or "").split(" ")[0]
         alert = self._read(unsent)
         if alert is None:
             return True
@@ -181,7 +200,7 @@ class Publisher(threading.Thread):
             script(
                 keys=names,
                 args=[
-                    epoch,
+                    outbox.get("redis") or "",
                     alert.id,
                     alert.revision,
                     alert.model_dump_json(),

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from quake.alerts import Alert
+from streamer.composition import Scorer, compose
 from streamer.config import Config
-from streamer.daemon import Scorer, compose
 from streamer.hooks import Fan, Hooks
 from streamer.inventory import read_stations
 from streamer.outbox import Outbox, Saved

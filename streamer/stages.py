@@ -165,3 +165,5 @@ class Detection:
     received_ns: int
     trace: tuple[tuple[int, float], ...]
     """(k, probability) of the windows that led to it, oldest first."""
+    held: bool = False
+    """Too many stations opened within the minute: no alert of its own."""

@@ -54,6 +54,8 @@ class OpenDetection(BaseModel):
     components: str
     complete: bool
     below: int = 0
+    held: bool = False
+    """Its opening was not told, so its closing is not either."""
 
 
 class TriggerState(BaseModel):
@@ -88,6 +90,11 @@ class Trigger:
     def decided_ns(self) -> int:
         """End of the newest window decided; 0 before the first."""
         return 0 if self.state.last_k is None else self._grid.end_ns(self.state.last_k)
+
+    def hold(self) -> None:
+        """The detection that is open is not told on its own."""
+        if self.state.opened is not None:
+            self.state.opened.held = True
 
     def decide(self, item: Score | Unscored) -> Detection | None:
         """Take the next window; a detection where it opens or closes one."""
@@ -185,4 +192,5 @@ class Trigger:
             complete=opened.complete,
             received_ns=received_ns,
             trace=tuple(trace),
+            held=opened.held,
         )

@@ -1,7 +1,8 @@
 """Scores windows of many stations in batches of a few fixed shapes.
 
 A batch is padded up to the next shape, so that a window's score does not depend on how many others happened to be
-ready. Holds no queue: `Batcher` does, in the order in which windows were cut.
+ready. A device that is lost, or out of memory, is left for the CPU once, where the configuration says so. Holds no
+queue: `Batcher` does, in the order in which windows were cut.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import isfinite
 from typing import Protocol
 
@@ -37,10 +38,18 @@ class Model(Protocol):
 
 
 class Worker:
-    """``earthquake`` is the place of that class among the model's."""
+    """``earthquake`` is the place of that class among the model's. ``on_cpu`` loads the same model there; None: what the
+    device raises goes on to whoever asked."""
 
-    def __init__(self, model: Model, batch_size: int, hooks: Hooks, earthquake: int = 1) -> None:
-        self._model, self._hooks, self._earthquake = model, hooks, earthquake
+    def __init__(
+        self,
+        model: Model,
+        batch_size: int,
+        hooks: Hooks,
+        earthquake: int = 1,
+        on_cpu: Callable[[], Model] | None = None,
+    ) -> None:
+        self._model, self._hooks, self._earthquake, self._on_cpu = model, hooks, earthquake, on_cpu
         self.shapes = (*(s for s in SHAPES if s < batch_size), batch_size)
 
     def score(self, items: list[Cut]) -> list[Decided]:
@@ -68,12 +77,24 @@ class Worker:
         start_s = time.perf_counter()
         spectrograms = self._model.transform(batch)  # (B, 3, N) -> (B, 3, F, T)
         middle_s = time.perf_counter()
-        probabilities = self._model.score(spectrograms)[: len(windows), self._earthquake]  # (B, classes) -> (n,)
+        probabilities = self._probabilities(spectrograms)[: len(windows), self._earthquake]  # (B, classes) -> (n,)
         self._hooks.stage("transform", middle_s - start_s)
         self._hooks.stage("network", time.perf_counter() - middle_s)
         decided = [_decided(w, float(p)) for w, p in zip(windows, probabilities, strict=True)]
         self._hooks.scored([item for item in decided if isinstance(item, Score)])
         return decided
+
+    def _probabilities(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            return self._model.score(spectrograms)
+        except ValueError:
+            raise  # of the windows, not of the device
+        except Exception as error:
+            if self._on_cpu is None:
+                raise
+            log.error("the model's device has failed, going on on the CPU: %s", error)
+            self._model, self._on_cpu = self._on_cpu(), None
+            return self._model.score(spectrograms)
 
 
 def _decided(window: Window, probability: float) -> Decided:

@@ -14,6 +14,14 @@ from typing import Protocol
 
 from .faults import Faults
 from .info import Connection, Facts, answer, catalogue
+from .limits import (
+    ASKING_S,
+    BYTES_A_SECOND,
+    BYTES_AT_ONCE,
+    LISTINGS_A_SECOND,
+    LISTINGS_AT_ONCE,
+    Bucket,
+)
 from .protocol import Action, Catalogue, Close, Inform, Send, Session, Stream, packet, wall_ns
 from .records import RECORD_BYTES, Record
 from .ring import Held, Ring
@@ -24,6 +32,8 @@ WRITE_BUFFER_BYTES = 64 * 1024
 """So much may wait for a slow client in this process before its stream pauses: 126 packets."""
 FLUSH_S = 2.0
 """How long what is written may take to leave for a client that reads no more, once the connection is to be closed."""
+CHEAP = ("ID", "CAPABILITIES")
+"""INFO's levels that look through neither the ring nor the connections."""
 YIELD_EVERY = 64
 """Packets in a row before other connections get their turn."""
 
@@ -63,6 +73,7 @@ class Hub(Protocol):
     def progress(self, client: Client) -> None: ...
     def sent(self, client: Client, sent: Sent, size: int) -> None: ...
     def overrun(self, packets: int) -> None: ...
+    def gave_up(self) -> None: ...
     def breaking(self) -> bool: ...
     def broke(self) -> None: ...
 
@@ -78,6 +89,8 @@ class Client:
         self.stalled = False
         self.packets, self.sent_bytes, self.last_sequence, self.since_ns = 0, 0, 0, wall_ns()
         self.wake = asyncio.Event()
+        self._bytes = Bucket(BYTES_A_SECOND, BYTES_AT_ONCE)
+        self._listings = Bucket(LISTINGS_A_SECOND, LISTINGS_AT_ONCE)
         self._requests: Request | None = None
         self._positions: list[int] = []
         self._routes: dict[str, Route | None] = {}
@@ -93,12 +106,19 @@ class Client:
     async def run(self) -> None:
         """Until the connection is over, whoever ends it."""
         self._configure()
+        waiting = asyncio.get_running_loop().call_later(ASKING_S, self._give_up)
         try:
             await self._converse()
         except OSError:
             pass  # the client went away; there is nobody to tell
         finally:
+            waiting.cancel()
             await self._finish()
+
+    def _give_up(self) -> None:
+        if self.cursor is None:
+            self.hub.gave_up()
+            self.writer.transport.abort()  # it may not be reading either
 
     def _configure(self) -> None:
         transport = self.writer.transport
@@ -107,6 +127,7 @@ class Client:
 
     async def _converse(self) -> None:
         while data := await self.reader.read(READ_BYTES):
+            await _held_back(self._bytes, len(data))
             if self.stalled:
                 continue  # read and forget, so that the client's own close is still noticed
             for action in self.session.receive(data):
@@ -119,8 +140,10 @@ class Client:
             case Send(data):
                 self.writer.write(data)
             case Inform(level):
+                await _held_back(self._listings, level not in CHEAP)
                 self.writer.write(answer(level, self.hub.facts(), wall_ns()))
             case Catalogue():
+                await _held_back(self._listings, 1)
                 self.writer.write(catalogue(self.hub.facts()))
             case Stream(request):
                 self._begin(request)
@@ -241,3 +264,9 @@ class Client:
             self.hub.broke()
             return True
         return False
+
+
+async def _held_back(bucket: Bucket, count: float) -> None:
+    wait_s = bucket.take(count, asyncio.get_running_loop().time())
+    if wait_s > 0:
+        await asyncio.sleep(wait_s)

@@ -29,6 +29,8 @@ MAX_LINE = 4096
 """Bytes of a command; the longest real ones have about a hundred. A longer one ends the connection."""
 MAX_STATIONS = 10_000
 """STATION commands of one connection: ringserver's limit."""
+MAX_WILDCARDS = 100
+"""STATION commands with wildcards of one connection: each may match every packet of the ring."""
 MAX_SELECTORS = 1_000
 """SELECT commands of one connection: no real client sends a tenth, and each costs a match for every packet."""
 NS = 1_000_000_000
@@ -152,6 +154,7 @@ class Session:
     batch: bool = False
     extended: bool = False
     selected: int = 0
+    wildcards: int = 0
 
     def receive(self, data: bytes) -> list[Action]:
         """What to do about these bytes; whatever they are, nothing is raised."""
@@ -229,9 +232,16 @@ class Session:
             self.current = station_pattern(arguments[0], arguments[1] if len(arguments) > 1 else None)
         except ValueError as error:
             raise Refusal("ARGUMENTS", str(error)) from error
-        self.stations.setdefault(self.current, StationRequest(self.current))
+        if self.current not in self.stations:
+            self._add(StationRequest(self.current))
         self.state = State.STATION
         return self._ok()
+
+    def _add(self, request: StationRequest) -> None:
+        self.wildcards += not request.literal
+        if self.wildcards > MAX_WILDCARDS:
+            raise Refusal("LIMIT", "Wildcard limit reached")
+        self.stations[request.station] = request
 
     def select(self, _name: str, arguments: list[str]) -> list[Action]:
         if len(arguments) != 1:

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from .records import Record
 from .selection import Request, StationRequest
@@ -99,14 +100,28 @@ class Ring:
         """For each station of the request the index of the first packet to send."""
         if self.numbering is Numbering.SERVER:
             return [self._server_position(request)] * len(request.stations)
-        return [self._station_position(station) for station in request.stations]
+        return self._station_positions(request.stations)
 
-    def _station_position(self, station: StationRequest) -> int:
-        """By number, else by time, else the next new packet."""
-        found = self._find(station)
-        if found is None and station.begin_ns is not None:
-            found = self._after(station.begin_ns, station.accepts)
-        return self.next_index if found is None else found
+    def _station_positions(self, stations: tuple[StationRequest, ...]) -> list[int]:
+        """Each by number, else by time, else the next new packet."""
+        found = [self._find(station) for station in stations]
+        timed = [i for i, station in enumerate(stations) if found[i] is None and station.begin_ns is not None]
+        for i, index in self._after_each({i: stations[i] for i in timed}).items():
+            found[i] = index
+        return [self.next_index if index is None else index for index in found]
+
+    def _after_each(self, stations: dict[int, StationRequest]) -> dict[int, int]:
+        """For each the first packet held that ends at or after its time: one look through the ring for all of them."""
+        found: dict[int, int] = {}
+        wanting: dict[str, list[tuple[int, int]]] = {}
+        for held in self if stations else ():
+            name = held.record.stream_id
+            if name not in wanting:
+                wanting[name] = [(i, s.begin_ns or 0) for i, s in stations.items() if s.accepts(name)]
+            for i, begin_ns in wanting[name]:
+                if i not in found and held.record.end_ns >= begin_ns:
+                    found[i] = held.index
+        return found
 
     def _server_position(self, request: Request) -> int:
         found = [index for index in map(self._find, request.stations) if index is not None]
@@ -142,12 +157,15 @@ class Ring:
 
     def _after(self, begin_ns: int, accepts: Callable[[str], bool]) -> int | None:
         """The first packet held that ends at or after a time."""
+        accepts = cache(accepts)
         return next((h.index for h in self if h.record.end_ns >= begin_ns and accepts(h.record.stream_id)), None)
 
     def _keys(self, station: StationRequest) -> list[str]:
         """Whose numbers a request speaks of: with a wildcard, those of every station that matches."""
         if self.numbering is Numbering.SERVER:
             return [""]
+        if station.literal:
+            return [station.station] if station.station in self._next_sequence else []
         plain = StationRequest(station.station)
         return [key for key in self._next_sequence if plain.accepts(f"{key}_")]
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 STATION = re.compile(r"[A-Za-z0-9?*_]+")
 SELECTOR = re.compile(r"(!?)([A-Za-z0-9?*_-]{2})?([A-Za-z0-9?*_-]{3})")
+WILD = frozenset("*?")
 MAX_STATION = 9
 """Characters of a station or network in ``STATION``; longer ones are cut, as the real server does."""
 
@@ -42,8 +43,15 @@ class StationRequest:
     end_ns: int | None = None
     """Packets that start later are not sent."""
 
+    @property
+    def literal(self) -> bool:
+        """One station by its name."""
+        return WILD.isdisjoint(self.station)
+
     def accepts(self, stream_id: str) -> bool:
         """Whether ``BW_UH3__S_H_Z`` is asked for."""
+        if self.literal and not stream_id.startswith(f"{self.station}_"):
+            return False  # thousands of stations are asked for in one request: most need no pattern
         if not self.selectors:
             return _matches(f"{self.station}_*", stream_id)
         wanted = [s.pattern for s in self.selectors if not s.negated] or ["*"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from .client import YIELD_EVERY, Client, Sent
 from .faults import NONE, Faults, plan
 from .info import Facts
+from .limits import ARRIVALS_A_SECOND, ARRIVALS_AT_ONCE, CLIENTS, Bucket
 from .pacing import Schedule
 from .protocol import SOFTWARE, wall_ns
 from .records import Record
@@ -21,8 +22,7 @@ from .ring import Numbering, Ring
 
 CAPACITY = 100_000
 """Packets held unless told otherwise: 51 MB, and INFO STREAMS, which looks at each, takes a tenth of a second."""
-MAX_CLIENTS = 100
-"""Connections at a time; more are closed at once."""
+MAX_CLIENTS = CLIENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,9 @@ class Counters:
     connections: int = 0
     """Accepted."""
     rejected: int = 0
-    """Closed at once because there were too many."""
+    """Closed at once because there were too many, or they came too fast."""
+    given_up: int = 0
+    """Closed because they asked for no data for too long."""
     overrun: int = 0
     """Packets that left the ring before a client had got to them."""
     breaks: int = 0
@@ -73,6 +75,7 @@ class Server:
         self.counters = Counters()
         self.clients: set[Client] = set()
         self.port = options.port
+        self._arrivals = Bucket(ARRIVALS_A_SECOND, ARRIVALS_AT_ONCE)
         self.finished = asyncio.Event()
         """Everything was released, and every client that is connected and answers has got its part."""
         self._known = tuple(
@@ -142,7 +145,8 @@ class Server:
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self.clients) >= self.options.max_clients:
+        arrives = self._arrivals.may(asyncio.get_running_loop().time())
+        if not arrives or len(self.clients) >= self.options.max_clients:
             self.counters.rejected += 1
             writer.close()
             return
@@ -209,6 +213,9 @@ class Server:
 
     def overrun(self, packets: int) -> None:
         self.counters.overrun += packets
+
+    def gave_up(self) -> None:
+        self.counters.given_up += 1
 
     def breaking(self) -> bool:
         """Whether a fault of connections may still happen."""

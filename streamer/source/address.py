@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from streamer.secret import redacted
+
 PORT = 18000
 TLS_PORT = 18500
 """IANA has registered neither; both are what servers and clients of the field use."""
@@ -59,13 +61,16 @@ class Address:
         return self.server
 
 
+redact = redacted
+
+
 def parse_address(url: str) -> Address:
     """Raises AddressError."""
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise AddressError(f"{redact(url)}: {error}") from None
+    except ValueError:  # its text may quote a part of a password
+        raise AddressError(f"{redact(url)}: not a URL; reserved characters in secrets are percent-encoded") from None
     shown = redact(url)
     if parts.scheme not in _SCHEMES or not parts.hostname or parts.path.strip("/") or parts.fragment:
         raise AddressError(f"{shown}: write seedlink://HOST:PORT, seedlink4://HOST:PORT or seedlinks://HOST:PORT")
@@ -84,13 +89,6 @@ def parse_address(url: str) -> Address:
             f"{shown}: SeedLink 3 knows no credentials; write seedlinks:// (or seedlink4://, not encrypted)"
         )
     return address
-
-
-def redact(url: str) -> str:
-    """The URL as it may stand in a log."""
-    scheme, separator, rest = url.partition("://")
-    authority, slash, tail = rest.partition("/")
-    return f"{scheme}{separator}***@{authority.rpartition('@')[2]}{slash}{tail}" if "@" in authority else url
 
 
 def _options(query: str, shown: str) -> dict[str, str]:

@@ -110,7 +110,7 @@ def parse_json(text: str, shared: bool) -> Listing:
     try:
         stations = json.loads(text).get("station") or []
         return Listing(shared, tuple(_json_station(station) for station in stations))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ListingError(f"INFO STREAMS came back as no listing: {error}") from None
 
 

@@ -9,6 +9,8 @@ assembling of INFO replies (`collect`). What is replaced, and why:
 - the negotiation: swallows every error, and knows no `TIME` for one station.
 - `update_stream`: decodes each record once more, slower than all the rest, for resume points that we keep ourselves.
 - `is_connected`: a `select` for each packet; here the end is seen where it happens, on reading.
+- `SLPacket.get_string_payload`: copies as many bytes of an INFO reply as its header claims, past the record's end too.
+- an INFO reply without end, which would be gathered until memory ends.
 
 ObsPy's own reconnecting and its state file never run: `collect` is entered only when the connection stands, and every
 end of it raises. Records are 512 bytes here, as ObsPy has it; other lengths need ``transport=seedlink-client``.
@@ -26,17 +28,57 @@ from obspy.clients.seedlink.client.slnetstation import SLNetStation
 from obspy.clients.seedlink.client.slstate import SLState
 from obspy.clients.seedlink.seedlinkexception import SeedLinkException
 from obspy.clients.seedlink.slpacket import SLPacket
+from pymseed import MiniSEEDError, MS3Record
 
 from streamer.source.address import Address
 from streamer.source.listing import Listing, ListingError, counts_for_all, parse_xml
 from streamer.source.resume import V3_NUMBERS, Begin, action_v3
-from streamer.source.transport import Cause, Interrupted, Life, Limits, RawPacket, Request, TransportError, dial
+from streamer.source.transport import (
+    MAX_LISTING_BYTES,
+    Cause,
+    Interrupted,
+    Life,
+    Limits,
+    RawPacket,
+    Request,
+    TransportError,
+    dial,
+    may_follow,
+)
 
 _log = logging.getLogger(__name__)
 _REPLY_BYTES = 1024
 """A reply is one short line; a server that writes more without an end of line is no SeedLink server."""
+_NO_PACKET = "no packet where one must begin; records that are not 512 bytes need ?transport=seedlink-client"
 _RECEIVE_BYTES = 262_144
 """The kernel's buffer: a second of 500 packets, so that a busy machine does not stop the server at once."""
+
+
+class _Packet(SLPacket):  # type: ignore[misc]  # ObsPy has no types
+    """A packet whose text is no longer than its record."""
+
+    def get_string_payload(self) -> bytes:
+        try:
+            record = MS3Record.parse(bytes(self.msrecord), unpack_data=True)
+            if record.sampletype == "t":
+                return bytes(record.datasamples)
+        except (MiniSEEDError, ValueError, BufferError) as error:
+            raise SeedLinkException(f"an INFO reply that cannot be read: {error}") from None
+        raise SeedLinkException("an INFO reply without text")
+
+
+class _State(SLState):  # type: ignore[misc]  # ObsPy has no types
+    """ObsPy's buffer of what was received."""
+
+    listed = 0
+    """Bytes of INFO replies on this connection, but for those to keep-alives."""
+
+    def get_packet(self) -> _Packet:
+        if self.packet_is_info():
+            self.listed += SLPacket.SLRECSIZE
+            if self.listed > MAX_LISTING_BYTES:
+                raise TransportError(Cause.PROTOCOL, f"an INFO reply of more than {MAX_LISTING_BYTES} bytes")
+        return _Packet(self.databuf, self.sendptr)
 
 
 class _Client(SeedLinkConnection):  # type: ignore[misc]  # ObsPy has no types
@@ -44,6 +86,7 @@ class _Client(SeedLinkConnection):  # type: ignore[misc]  # ObsPy has no types
 
     def __init__(self, address: Address, life: Life) -> None:
         super().__init__(timeout=None)
+        self.state = _State()
         self.sladdr = f"{address.host}:{address.port}"
         self.socket: Any = None
         self.netto = 0  # ours is the watchdog
@@ -78,6 +121,12 @@ class _Client(SeedLinkConnection):  # type: ignore[misc]  # ObsPy has no types
         if not state.packet_available():
             state.pack_data_buffer()  # `collect` reads only into what is free behind the data
         return packet
+
+    @property
+    def following(self) -> bytes:
+        """The first bytes that have come behind the packets taken."""
+        state = self.state
+        return bytes(state.databuf[state.sendptr : min(state.sendptr + 2, state.recptr)])
 
     def send_data(self, sendbytes: bytes, code: str, resplen: int) -> bytes | None:
         """Send a command; with `resplen` read its whole reply: one line, two for HELLO."""
@@ -153,7 +202,7 @@ class ObspyConnection:
         try:
             client.request_info("STREAMS")
             client.state.state = SLState.SL_UP
-            while (packet := client.collect()).__class__ is SLPacket:
+            while isinstance(packet := client.collect(), SLPacket):
                 if packet.get_type() == SLPacket.TYPE_SLINFT:
                     return parse_xml(client.get_info_string(), counts_for_all(client.greeting))
         except (SeedLinkException, OSError) as error:
@@ -171,7 +220,10 @@ class ObspyConnection:
     def packets(self) -> Iterator[RawPacket]:
         try:
             while True:
-                yield self._packet(self._client.buffered() or self._client.collect())
+                packet = self._packet(self._client.buffered() or self._client.collect())
+                if not may_follow(self._client.following):
+                    raise TransportError(Cause.PROTOCOL, _NO_PACKET)
+                yield packet
                 self._life.listens()
         except (SeedLinkException, OSError) as error:
             raise _fault(self._life, error) from None
@@ -207,8 +259,7 @@ class ObspyConnection:
             raise TransportError(Cause.CLOSED, reason)
         sequence = packet.get_sequence_number()
         if sequence < 0 or packet.slhead[:2] != SLPacket.SIGNATURE:
-            detail = "no packet where one must begin; records that are not 512 bytes need ?transport=seedlink-client"
-            raise TransportError(Cause.PROTOCOL, detail)
+            raise TransportError(Cause.PROTOCOL, _NO_PACKET)
         payload = bytes(packet.msrecord)
         return RawPacket(sequence, None, payload, self._client.received_ns, len(payload) + SLPacket.SLHEADSIZE)
 

@@ -34,6 +34,7 @@ class Progress:
         self._received: dict[str, _Received] = {}
         self._ends: dict[str, dict[str, int]] = defaultdict(dict)
         self._begun: dict[tuple[str, str], ResumePoint] = {}
+        self._doubted: Cursor | None = None
 
     def subscribed(self, server: str, station: str, newest_ns: int | None) -> None:
         """The station was asked for from now on, when the server's newest sample was of `newest_ns`."""
@@ -45,6 +46,11 @@ class Progress:
         self._received[cursor.station] = last
         if packet is not None:
             self._ends[cursor.station][packet.channel] = packet.end_ns
+
+    def doubted(self, cursor: Cursor) -> bool:
+        """Whether this record could not be read when it came before, either; notes that it could not."""
+        again, self._doubted = self._doubted == cursor, cursor
+        return again
 
     def passed(self, stations: Iterable[str], cursor: Cursor, packet_ns: int | None) -> None:
         """A server that counts all stations in one row has sent these everything up to `cursor`, whosever that was."""
@@ -65,7 +71,7 @@ class Progress:
     def _from_before(self, server: str, station: str) -> Known:
         """A point that another server's outdates is no use: its number lies before what is decided already."""
         here = self._stored(server, station) or self._begun.get((server, station))
-        newest_ns = max(self._stored_times(station), default=None)
+        newest_ns = max([*self._stored_times(station), *self._begun_times(station)], default=None)
         if here is None or (here.time_ns is not None and newest_ns is not None and newest_ns > here.time_ns):
             return Known(None, elsewhere_ns=newest_ns)
         return Known(here, elsewhere_ns=newest_ns)
@@ -73,6 +79,10 @@ class Progress:
     def _stored_times(self, station: str) -> list[int]:
         points = (self._stored(server, station) for server in self._servers)
         return [point.time_ns for point in points if point is not None and point.time_ns is not None]
+
+    def _begun_times(self, station: str) -> list[int]:
+        """Of "from now on": said to one server, it is not said anew to another."""
+        return [p.time_ns for (_, name), p in self._begun.items() if name == station and p.time_ns is not None]
 
     def _oldest_missing_ns(self, station: str) -> int | None:
         ends = self._ends.get(station)

@@ -32,7 +32,19 @@ from seedlink_client.protocol import (
 from streamer.source.address import Address
 from streamer.source.listing import Listing, ListingError, counts_for_all, parse_json, parse_xml
 from streamer.source.resume import V3_NUMBERS, V4_NUMBERS, Begin, action_v3, action_v4
-from streamer.source.transport import TICK_S, Cause, Interrupted, Life, Limits, RawPacket, Request, TransportError, dial
+from streamer.source.transport import (
+    MAX_LISTING_BYTES,
+    TICK_S,
+    Cause,
+    Interrupted,
+    Life,
+    Limits,
+    RawPacket,
+    Request,
+    TransportError,
+    dial,
+    may_follow,
+)
 
 _log = logging.getLogger(__name__)
 logging.getLogger("seedlink_client").setLevel(logging.INFO)
@@ -61,6 +73,7 @@ class _Client(SeedLink):
         self._life = life
         self._plan: list[tuple[str, list[str]]] = []
         self.received_ns = 0
+        self._listed = 0
 
     def _connect_socket(self) -> None:
         sock = dial(self._address, self._life)
@@ -117,9 +130,20 @@ class _Client(SeedLink):
 
     def _recv_frame(self) -> _RawFrame | SeedLinkResponse | None:
         frame = super()._recv_frame()
+        if self._streaming and not may_follow(self._following):
+            raise TransportError(Cause.PROTOCOL, f"no packet where one must begin: {self._following!r}")
+        if not self._streaming and isinstance(frame, _RawFrame):
+            self._listed += len(frame.payload)  # INFO's reply would be gathered until memory ends
+            if self._listed > MAX_LISTING_BYTES:
+                raise TransportError(Cause.PROTOCOL, f"an INFO reply of more than {MAX_LISTING_BYTES} bytes")
         self._life.heard()
         self.received_ns = time.time_ns()
         return frame
+
+    @property
+    def _following(self) -> bytes:
+        """The first bytes that have come behind the frames taken."""
+        return bytes(self._recv_view[self._recv_start : min(self._recv_start + 2, self._recv_end)])
 
     def _recv_frame_v3(self) -> _RawFrame:
         header = parse_header_v3(self._take(HEADSIZE_V3))

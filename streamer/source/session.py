@@ -147,6 +147,8 @@ class Session:
         self._had: dict[str, Had] = {}
         """Of the stations that have not yet sent anything new on this connection."""
         self._passed: tuple[Cursor, int | None] | None = None
+        self._doubtful: tuple[Cursor, Refused] | None = None
+        """A record that cannot be read: the server's own, or bytes of the wire's? The next packet's header tells."""
 
     def begin(self, connection: Connection) -> None:
         decided = self._plan()
@@ -189,9 +191,18 @@ class Session:
                 self._progress.passed(beyond, *self._passed)
 
     def _receive(self, raw: RawPacket) -> None:
+        if self._doubtful is not None:
+            self._hand_on(*self._doubtful)
+            self._doubtful = None
         station = raw.station or station_of(raw.payload)
         cursor = Cursor(self._server, station, raw.sequence) if station else None
         item = decode(raw.payload, cursor, raw.received_ns, raw.size)
+        if cursor is not None and isinstance(item, Refused) and not self._progress.doubted(cursor):
+            self._doubtful = cursor, item  # if the connection ends here it is asked for once more
+            return
+        self._hand_on(cursor, item)
+
+    def _hand_on(self, cursor: Cursor | None, item: Packet | Refused) -> None:
         packet = item if isinstance(item, Packet) else None
         again = cursor is not None and self._comes_again(cursor, packet)
         if not again and not self._deliver(item):

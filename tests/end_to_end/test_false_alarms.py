@@ -14,8 +14,8 @@ import pytest
 from benchmarks.decisions import Heard, associate, groups, listen, played
 from benchmarks.false_alarms import main, settings_of
 from quake.alerts import Kind, Status
+from streamer.composition import Scorer, load_scorer
 from streamer.config import Config, resolve
-from streamer.daemon import Scorer, load_scorer
 from streamer.demo import recordings
 from streamer.scan import read_packets, scan
 from streamer.stages import NS

@@ -1,12 +1,14 @@
-"""``kill -9`` at any moment loses no alert and makes no second one."""
+"""``kill -9`` or SIGTERM at any moment loses no alert and makes no second one."""
 
 from __future__ import annotations
 
 import random
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +16,12 @@ from urllib.parse import urlsplit
 
 import pytest
 from daemon_harness import Life, Place, revisions, wait_for
+from drill_report import judge
 from test_same_alerts import ends
 
 from quake.alerts import Alert
 from streamer.server import Record, ReplayServer
 
-KILLS = 20
 FAILPOINT_DAEMON = (sys.executable, str(Path(__file__).with_name("failpoint_daemon.py")))
 
 
@@ -35,24 +37,45 @@ def check(published: list[Alert], undisturbed: list[Alert]) -> None:
     assert revisions(published) == revisions(undisturbed)
 
 
-@pytest.mark.timeout(900)
-def test_twenty_kills_at_random_moments(place: Place, demo_records: list[Record], undisturbed: list[Alert]) -> None:
-    """Slow enough that the kills are spread over the whole recording; every fourth falls into the start of a process."""
-    chance, playing = random.Random(20), 0
-    with ReplayServer(demo_records, speed=2.5) as server:
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    ("kills", "speed"),
+    [
+        pytest.param(8, 5.0, id="eight"),
+        pytest.param(50, 1.0, id="fifty", marks=pytest.mark.drill),
+    ],
+)
+def test_killed_and_stopped_at_random_moments(
+    place: Place, demo_records: list[Record], undisturbed: list[Alert], kills: int, speed: float
+) -> None:
+    """Slow enough that they are spread over the whole recording; every fourth falls into the start of a process."""
+    chance, playing, longest_s = random.Random(20), 0, 0.0
+    with ReplayServer(demo_records, speed=speed) as server:
         config = place.configure(server.address)
-        for kill in range(KILLS):
+        for kill in range(kills):
+            how = (signal.SIGKILL, signal.SIGTERM)[kill // 4 % 2]
             with place.start(config) as life:
                 if kill % 4:
                     wait_for("the daemon is connected", lambda life=life: "connected, 4 stations" in life.text(), 60.0)
                 with suppress(subprocess.TimeoutExpired):
                     life.process.wait(chance.uniform(0.0, 2.5))
                 assert life.process.poll() is None, life.text()[-2000:]
-                life.kill()
+                begun_s = time.monotonic()
+                life.process.send_signal(how)
+                assert life.process.wait(60.0) in {-how, 0 if how is signal.SIGTERM else -how}
+                longest_s = max(longest_s, time.monotonic() - begun_s)
                 playing += not server.finished.is_set()
         published = finish(place, place.start(config), demo_records)
-    assert playing > KILLS // 2, "most of the kills came after the recording's end"
-    check(published, undisturbed)
+    assert playing > kills // 2, "most of the kills came after the recording's end"
+    judge(
+        "machine",
+        "kill -9 and SIGTERM in turn, at random moments",
+        "no alert lost, none twice",
+        published,
+        undisturbed,
+        measured=f"{kills} times, {playing} of them while data came; at most {longest_s:.1f} s until the process was gone",
+        sabotage="outbox.py: _load finds no resume points",
+    )
 
 
 @pytest.mark.parametrize(

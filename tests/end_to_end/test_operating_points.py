@@ -12,8 +12,8 @@ import pytest
 from daemon_harness import Place, wait_for
 
 from quake.alerts import Alert
+from streamer.composition import load_scorer, model_path
 from streamer.config import load
-from streamer.daemon import load_scorer, model_path
 from streamer.demo import recordings
 from streamer.scan import read_packets, scan
 

@@ -6,8 +6,8 @@ import pytest
 from daemon_harness import Place, revisions
 
 from quake.alerts import Alert
+from streamer.composition import load_scorer
 from streamer.config import load
-from streamer.daemon import load_scorer
 from streamer.demo import recordings
 from streamer.scan import scan
 from streamer.server import Faults, Record, ReplayServer

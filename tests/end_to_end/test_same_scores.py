@@ -23,8 +23,8 @@ from test_same_alerts import ends
 from quake.alerts import Kind
 from quake.data.seisbench import SeisBenchDataset
 from quake.times import parse_ns
+from streamer.composition import Scorer, load_scorer
 from streamer.config import load
-from streamer.daemon import Scorer, load_scorer
 from streamer.demo import recordings
 from streamer.grid import Grid
 from streamer.scan import read_packets, scan

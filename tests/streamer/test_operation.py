@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from quake.data.spec import ModelSpec, read_spec
+from streamer.composition import load_scorer, model_path
 from streamer.config import Config, ConfigError, resolve
-from streamer.daemon import load_scorer, model_path
 from streamer.operation import Operation
 
 

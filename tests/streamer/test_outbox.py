@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from made_alerts import NOW_NS, alert, opening
 
+import streamer.outbox as outbox_module
 from quake.alerts import Alert
 from streamer.coincidence import CoincidenceState
 from streamer.outbox import SCHEMA, Outbox, OutboxError, Produced, Progress
@@ -88,6 +89,34 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
     with Outbox(path) as outbox:
         outbox._db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
     with pytest.raises(OutboxError, match=rf"{path}: schema {SCHEMA + 1} is newer"):
+        Outbox(path)
+
+
+def test_an_older_schema_is_migrated_and_a_crash_leaves_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release to come, whose alerts have one column more, by two steps; the second fails at first."""
+    with Outbox(path) as outbox:
+        outbox.commit(PROGRESS)
+    monkeypatch.setattr(outbox_module, "SCHEMA", SCHEMA + 2)
+    steps = {SCHEMA: ("ALTER TABLE alert ADD COLUMN shard INTEGER NOT NULL DEFAULT 7",), SCHEMA + 1: ("nonsense",)}
+    monkeypatch.setattr(outbox_module, "MIGRATIONS", steps)
+    with pytest.raises(OutboxError, match="nonsense"):
+        Outbox(path)
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+        assert "shard" not in [row[1] for row in db.execute("PRAGMA table_info(alert)")]
+    db.close()
+    steps[SCHEMA + 1] = ("UPDATE alert SET shard = 8",)
+    for _ in range(2):
+        with Outbox(path) as outbox:
+            assert outbox._version() == SCHEMA + 2
+            assert outbox._db.execute("SELECT shard FROM alert").fetchall() == [(8,), (8,)]
+            assert len(outbox.unsent(9)) == 2
+
+
+def test_a_schema_that_nothing_leads_on_from_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Outbox(path).close()
+    monkeypatch.setattr(outbox_module, "SCHEMA", SCHEMA + 1)
+    with pytest.raises(OutboxError, match=f"schema {SCHEMA} is too old"):
         Outbox(path)
 
 

@@ -13,8 +13,8 @@ from made_packets import EPOCH_S, noise, packet
 from numpy.typing import NDArray
 
 from quake.artifact import read_spec
+from streamer.composition import Scorer, compose, load_scorer, model_path
 from streamer.config import Config, resolve
-from streamer.daemon import Scorer, compose, load_scorer, model_path
 from streamer.grid import Grid
 from streamer.hooks import Hooks
 from streamer.inventory import Stations
@@ -41,7 +41,7 @@ class SlowModel:
     clock: Clock
     seconds: float
     spec = read_spec(model_path(resolve({"source": [{"servers": ["seedlink://x"], "select": ["*.*"]}]}, Path("x"))))
-    sha256 = 64 * "0"
+    sha256, device = 64 * "0", "cpu"
 
     def transform(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         return windows
@@ -141,7 +141,7 @@ def test_overload_drops_the_oldest_windows_and_then_keeps_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch takes as long as four times its data; after ten minutes the model is quick."""
-    monkeypatch.setattr("streamer.daemon.QUEUE_PACKETS", 8)
+    monkeypatch.setattr("streamer.composition.QUEUE_PACKETS", 8)
     clock, notes = Clock(), Notes()
     feed = Feed(clock, recording(12), 8)
     config = settings(tmp_path, worker={"batch_size": 4, "max_behind_s": 20.0})
@@ -163,7 +163,7 @@ def test_overload_drops_the_oldest_windows_and_then_keeps_up_again(
 
 def test_catching_up_drops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten minutes of backlog, scored ten times faster than it was recorded."""
-    monkeypatch.setattr("streamer.daemon.QUEUE_PACKETS", 8)
+    monkeypatch.setattr("streamer.composition.QUEUE_PACKETS", 8)
     clock, notes = Clock(), Notes()
     feed = Feed(clock, recording(10), 8)
     clock.now_ns = feed.packets[-1].end_ns

@@ -297,3 +297,51 @@ def test_stopping_while_redis_is_down_ends_and_does_not_spin(path: Path) -> None
 def test_an_address_that_means_nothing_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="scheme"):
         Publisher(settings("http://127.0.0.1", "{q}"), Path("none"), Heard())
+
+
+def test_the_first_alert_to_another_server_waits_for_those_it_lacks(own_valkey: OwnValkey, path: Path) -> None:
+    """A fail-over between two heartbeats: the marker came along with the replica's data, the run id did not."""
+    keys = Keys("{q}")
+    commit(path, *(Produced(alert("a", n)) for n in range(3)))
+    with own_valkey.client() as client, publishing(path, settings(own_valkey.url, "{q}")) as (one, heard):
+        until(lambda: len(heard.sent) == 3)
+        one._heartbeat_due_s = time.monotonic() + 3600.0
+        client.set(keys.seen(alert("a").id), 0)  # revisions 1 and 2 had not been replicated
+        for entry in client.xrange(keys.events)[1:]:  # type: ignore[index]
+            client.xdel(keys.events, entry[0])
+        with Outbox(path) as outbox:
+            outbox.set("redis", f"{client.get(keys.epoch)} {40 * '0'}")
+        commit(path, Produced(alert("a", 3)))
+        one.wake()
+        until(lambda: heard.outcomes[-1][1:] == (3, "sent"))
+        assert [fields["revision"] for fields in entries(client, keys.events)] == ["0", "1", "2", "3"]
+
+
+def test_a_backlog_does_not_hold_up_the_heartbeat(
+    valkey: Valkey, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, beats = Publisher._send, []
+
+    def slow(self: Publisher, *arguments: Any) -> bool:
+        time.sleep(0.05)  # a slow Redis
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Publisher, "_send", slow)
+    commit(path, *(Produced(alert(str(n))) for n in range(40)))
+    with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+        heard.redis_reachable = lambda time_ns: beats.append(len(heard.sent))  # type: ignore[method-assign]
+        until(lambda: len(heard.sent) == 40)
+    assert len({sent for sent in beats if 0 < sent < 40}) >= 4
+
+
+def test_an_outage_is_told_once_and_its_end_too(path: Path, own_valkey: OwnValkey, caplog: Any) -> None:
+    caplog.set_level("INFO")
+    own_valkey.stop()
+    commit(path, Produced(alert("a")))
+    with publishing(path, settings(own_valkey.url, "{q}")) as (_, heard):
+        until(lambda: sum(heard.failures.values()) > 4)
+        own_valkey.start()
+        until(lambda: "publishing again, after" in caplog.text)
+    told = [r.message for r in caplog.records if "alerts wait in the outbox" in r.message]
+    assert len(told) == len(set(told)) < 4
+    assert heard.sent

@@ -97,3 +97,32 @@ def test_one_window_without_an_answer_does_not_cost_the_others() -> None:
         "corrupt",
         0.5,
     ]
+
+
+class Lost(Fake):
+    """As a GPU that has fallen off the bus, or has no memory left: torch raises kinds of RuntimeError."""
+
+    def score(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise RuntimeError("CUDA out of memory")
+
+
+def test_a_lost_device_is_left_for_the_cpu_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    cpu = Fake()
+    worker = Worker(Lost(), 8, Hooks(), on_cpu=lambda: cpu)
+    items = [window(1, 0.25), window(2, 0.75)]
+    for _ in range(2):
+        assert [item.probability for item in worker.score(items) if isinstance(item, Score)] == [0.25, 0.75]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "going on on the CPU: CUDA out of memory" in caplog.text
+    assert cpu.sizes == [4], "the second batch goes there as a whole, the first one's spectrograms were made"
+
+
+def test_without_a_way_back_the_fault_goes_on() -> None:
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Worker(Lost(), 8, Hooks()).score([window(1)])
+
+
+def test_what_the_cpu_raises_goes_on_too() -> None:
+    worker = Worker(Lost(), 8, Hooks(), on_cpu=Lost)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        worker.score([window(1)])

@@ -148,3 +148,10 @@ def test_greeting_tells_the_numbering(numbering: Numbering) -> None:
 
 def test_version_four_is_declined() -> None:
     assert answers("SLPROTO 4.0") == [Send(b"ERROR\r\n")]
+
+
+def test_too_many_wildcards_are_refused_and_names_are_not() -> None:
+    names = [f"STATION S{n} BW" for n in range(300)]
+    assert answers(*names)[-1] == Send(b"OK\r\n")
+    wild = [f"STATION S{n}* BW" for n in range(protocol.MAX_WILDCARDS + 1)]
+    assert answers(*wild)[-2:] == [Send(b"OK\r\n"), Send(b"ERROR\r\n")]

@@ -156,7 +156,17 @@ def test_bytes_that_are_no_packets_end_the_connection(scheme: str, records: list
     with ScriptedServer(Script(packets=packets)) as server:
         source = start(f"{scheme}://127.0.0.1:{server.port}", select=NAMED)
         wait_for_error(source, "protocol: ")
-        assert collect(source, 1)
+
+
+@pytest.mark.parametrize("scheme", ["seedlink", "seedlink4"])
+def test_a_record_with_garbage_in_its_middle_is_not_taken(scheme: str, records: list[Record], start: Start) -> None:
+    """FLOAT32: any bytes are samples. What follows shows that it is torn."""
+    good, bad = (packet_3(raw, 5 + n) for n, raw in enumerate(of_station(records, "UH1", 2)))
+    with ScriptedServer(Script(packets=(good, bad[:260] + b"garbage." * 40 + bad[260:]))) as server:
+        source = start(f"{scheme}://127.0.0.1:{server.port}", select=NAMED)
+        wait_for_error(source, "protocol: ")
+        got = collect(source, 9)
+    assert {item.cursor.sequence for item in got if item.cursor} == {5}
 
 
 def test_what_is_no_seedlink_server_is_said(start: Start) -> None:

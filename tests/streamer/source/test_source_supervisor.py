@@ -39,6 +39,14 @@ def test_pauses_double_up_to_the_longest() -> None:
         assert one.lost(Cause.CONNECT, steady=False) <= 30.0
 
 
+def test_a_server_that_is_away_is_asked_often_and_one_that_says_no_seldom() -> None:
+    """Whoever comes back after an hour is found within the longest pause."""
+    settings = SourceSettings(("seedlink://x",), ("BW.UH*",))
+    away, no = (Rotation(1, settings.backoff_s, lambda: 0.99) for _ in range(2))
+    assert max(away.lost(Cause.CONNECT, steady=False) for _ in range(99)) <= 2.0
+    assert max(no.lost(Cause.AUTH, steady=False) for _ in range(99)) == 30.0
+
+
 def test_every_address_is_tried_before_a_pause() -> None:
     two = rotation(2)
     visited = []
@@ -103,6 +111,9 @@ class Server:
         """Raised by the next connections, in this order."""
         self.cut: list[Exception] = []
         """Raised by the next ones instead of their first packet."""
+        self.torn: list[int] = []
+        """The next packets of these numbers come with garbage in their middle, and then nothing that is a packet."""
+        self.newest_ns: int | None = None
         self.lists = True
         self.begins: list[dict[str, Begin]] = []
         self.open = 0
@@ -113,7 +124,9 @@ class Server:
             name: {Channel("", *r.channel) for r in self.records if r.station == name} for name in self.stations
         }
         end = len(self.records)
-        return Listing(False, tuple(ListedStation("BW", n, frozenset(c), 0, end, None) for n, c in channels.items()))
+        return Listing(
+            False, tuple(ListedStation("BW", n, frozenset(c), 0, end, self.newest_ns) for n, c in channels.items())
+        )
 
 
 class FakeConnection:
@@ -150,6 +163,10 @@ class FakeConnection:
                 continue
             if self._stop.is_set():
                 raise Interrupted
+            if self._server.torn[:1] == [number]:
+                self._server.torn.pop(0)
+                yield RawPacket(number, None, record.data[:100] + 412 * b"\xff", 0, 520)
+                raise TransportError(Cause.PROTOCOL, "no packet where one must begin")
             yield RawPacket(number, None, record.data, 0, 520)
         self._stop.wait()
         raise Interrupted
@@ -250,6 +267,32 @@ def test_from_now_on_is_said_once_and_never_asked_again(records: list[Record], h
     assert [item.station for item in one.subscribed] == ["BW_UH1", "BW_UH2", "BW_UH3", "BW_UH4"]
     starts = [{begin.start for begin in begins.values()} for begins in server.begins]
     assert starts == [{Start.NOW}, {Start.SEQUENCE}]
+
+
+def test_from_now_on_is_not_said_anew_to_the_second_server(records: list[Record], house: Houses) -> None:
+    """What came between the two would be lost, though the second server has it."""
+    first, second = Server(records), Server(records)
+    first.newest_ns = second.newest_ns = records[0].start_ns
+    first.cut = [TransportError(Cause.SILENT, "before the first packet")]
+    house(first, second)
+    eventually(lambda: second.begins)
+    assert [{begin.start for begin in server.begins[0].values()} for server in (first, second)] == [
+        {Start.NOW},
+        {Start.TIME},
+    ]
+
+
+@pytest.mark.parametrize(("torn", "refused_"), [([30], 0), ([30, 30], 1)], ids=["once", "again"])
+def test_a_record_torn_on_the_wire_is_asked_for_once_more(
+    records: list[Record], house: Houses, torn: list[int], refused_: int
+) -> None:
+    """What cannot be read twice is the server's own: it is refused, and the rest goes on."""
+    server = Server(records)
+    server.torn = torn
+    one = house(server)
+    eventually(lambda: len(one.got) == len(records))
+    assert sum(isinstance(item, Refused) for item in one.got) == refused_
+    assert one.events.count((EventKind.LOST, one.names[0], "protocol")) == refused_ + 1
 
 
 def test_fail_over_goes_on_by_time_and_fail_back_by_number(records: list[Record], house: Houses) -> None:

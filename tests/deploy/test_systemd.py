@@ -1,0 +1,54 @@
+"""The unit is one that systemd takes without a word, and keeps its promise of little exposure."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNIT = Path(__file__).resolve().parents[2] / "deploy" / "systemd" / "quake-streamer.service"
+EXPOSED = 2.5
+"""Of ten, as systemd-analyze counts; measured 1.7."""
+
+
+def analyse(*arguments: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("systemd-analyze") is None:
+        assert not os.environ.get("CI"), "systemd-analyze is missing"
+        pytest.skip("no systemd-analyze here")
+    command = ["systemd-analyze", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """With a program that is there: systemd looks."""
+    made = tmp_path / UNIT.name
+    made.write_text(UNIT.read_text().replace("/opt/quake/bin/quake-streamer", "/bin/true"))
+    return made
+
+
+def test_systemd_takes_it(unit: Path) -> None:
+    ended = analyse("verify", str(unit))
+    assert ended.returncode == 0
+    assert unit.name not in ended.stderr
+
+
+def test_it_is_exposed_to_little(unit: Path) -> None:
+    ended = analyse("security", "--offline=yes", f"--threshold={EXPOSED * 10:.0f}", "--no-pager", str(unit))
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", ended.stdout)
+    assert found, ended.stdout + ended.stderr
+    assert float(found[1]) <= EXPOSED, ended.stdout
+
+
+def test_a_wrong_configuration_is_not_tried_again() -> None:
+    """Exit code 2 of the program; the watchdog is fed oftener than systemd asks for."""
+    from streamer.watchdog import FED_S
+
+    text = UNIT.read_text()
+    assert "RestartPreventExitStatus=2\n" in text
+    assert "Type=notify\n" in text
+    assert int(re.search(r"WatchdogSec=(\d+)", text)[1]) > 20 * FED_S  # type: ignore[index]

@@ -1,0 +1,42 @@
+"""The soak's short form; ``python tests/end_to_end/soak.py`` is the long one."""
+
+from __future__ import annotations
+
+import pytest
+from daemon_harness import Place
+from drill_report import Row, tell
+from soak import Sample, Soak, run
+
+STATIONS = 20
+
+
+def grown(mb_an_hour: float, handles: int = 12) -> Soak:
+    """A run of two days that grew so much."""
+    samples = [Sample(h, 200.0 + 20.0 * (h > 3) + mb_an_hour * h, 12 if h < 40 else handles, 6) for h in range(49)]
+    return Soak(48, STATIONS, samples)
+
+
+def test_what_counts_as_growth() -> None:
+    assert not grown(0.0).faults
+    assert not grown(0.9 / 24).faults
+    assert grown(1.1 / 24).faults == ["resident memory grows by 1.10 MB a day"]
+    assert grown(0.0, handles=13).faults == ["handles between 12 and 13"]
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(1200)
+def test_hours_of_many_stations_leave_nothing_behind(place: Place) -> None:
+    """Twelve hours: slopes of less are the allocator's own steps."""
+    found = run(place, 0.5, STATIONS)
+    tell(
+        Row(
+            "time",
+            f"{found.hours} hours of data of {STATIONS} stations, a window every 5 s (made detector)",
+            "resident memory grows by less than 1 MB a day, file handles and threads stay",
+            measured=str(found),
+            sabotage="pipeline.py: _decide_one keeps its items",
+        )
+    )
+    assert found.windows > 0.9 * found.hours * 720 * STATIONS
+    assert found.events == 3 * found.hours
+    assert not found.faults
