@@ -19,6 +19,7 @@ from benchmarks.daemon_windows import POLICY, Heard, reach_s, through_daemon
 from benchmarks.perturbations import Perturbation
 from benchmarks.tables import Estimate
 from quake.artifact import CompiledModel
+from quake.data.offset import without_offset
 from quake.data.seisbench import DataError
 from trainer.data.record import Record, Samples
 from trainer.evaluation.alarms import Rule
@@ -47,7 +48,7 @@ def test_windows_are_the_records_without_their_mean() -> None:
     for end, window in zip(found.ends, found.windows, strict=True):
         expected = record.samples[:, end - WINDOW : end]
         assert window is not None
-        assert window == pytest.approx(expected - expected.mean(axis=1, keepdims=True), abs=1e-5)
+        assert window == pytest.approx(without_offset(expected), abs=1e-6)
 
 
 def test_an_event_is_followed_to_ten_seconds_after_p() -> None:

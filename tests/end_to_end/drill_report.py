@@ -43,7 +43,7 @@ class Row:
     measured: str = ""
     """Anything else that was measured."""
     sabotage: str = ""
-    """The one line that was broken to see this drill fail."""
+    """The one line that was broken to see this drill fail; empty: nobody has seen it fail yet."""
 
 
 def tell(row: Row) -> None:
@@ -91,7 +91,7 @@ def table(found: Sequence[Row]) -> str:
     def cells(row: Row) -> tuple[str, ...]:
         numbers = ("-" if n is None else str(n) for n in (row.lost, row.repeated))
         flow = "-" if row.flow_s is None else f"{row.flow_s:.1f}"
-        return (row.section, row.fault, row.promised, *numbers, flow, row.measured, row.sabotage)
+        return (row.section, row.fault, row.promised, *numbers, flow, row.measured, row.sabotage or "not seen yet")
 
     head = ("", "fault", "promised", "lost", "repeated", "s until flow", "measured", "seen to fail when")
     lines = [head, ("---",) * len(head), *map(cells, found)]

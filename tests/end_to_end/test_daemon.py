@@ -131,7 +131,7 @@ def test_redis_down_at_start_loses_nothing(place: Place, demo_records: list[Reco
         config = place.configure(server.address, redis_url=f"redis://127.0.0.1:{port}/0")
         with place.start(config) as life:
             life.wait_newest(ends(demo_records), 120.0)
-            wait_for("alerts wait in the outbox", lambda: sum(life.metric("quake_outbox_depth").values()) > 0, 30.0)
+            wait_for("alerts wait in the outbox", lambda: sum(life.metric("quake_outbox_depth").values()) > 0, 120.0)
             status, body = life.get("/readyz")
             assert status == 503
             assert json.loads(body)["faults"].keys() >= {"redis"}

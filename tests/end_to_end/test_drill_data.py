@@ -33,12 +33,15 @@ from streamer.trigger import ModelName, Thresholds
 
 WINDOWS = """\
 [trigger]
-in_a_row = 2
+on = 0.9
+in_a_row = 1
 most_a_minute = 0
 [windows]
 hop_s = 2.0
 """
-"""Half as many windows as the shipped hop, for twenty stations on two cores; none of the alerts held back."""
+"""Half as many windows as the shipped hop, for twenty stations on two cores; a threshold that clear earthquakes stand well
+above, since a fault may cost some hundredths, and one window of it: the recording ends seconds after its second earthquake.
+None of the alerts is held back."""
 NEAR_NS = 8 * NS
 """An onset this near to an earthquake is its own."""
 COUNTED = ("gap", "overlap", "late", "future", "clock", "flat")
@@ -131,9 +134,12 @@ def test_every_fault_of_the_data_at_once(place: Place) -> None:
     for row, _ in verdicts.values():
         tell(row)
     alone = scanned(place.folder / "quake.toml", station(FAULTS[0]))
-    assert seen(day.of(alone, FAULTS[0])) == seen(day.of(day.published, FAULTS[0])), "the others' faults changed it"
     broken = [name for name, (_, kept) in verdicts.items() if not kept]
-    elsewhere = revisions(day.published) - revisions(day.expected), revisions(day.expected) - revisions(day.published)
+    if seen(day.of(alone, FAULTS[0])) != seen(day.of(day.published, FAULTS[0])):
+        broken.append("the unharmed station, by the others' faults")
+    # Detections alone: a clock that runs hours ahead leaves all others behind what events are waited for.
+    had, wanted = (revisions([a for a in part if a.kind is Kind.DETECTION]) for part in (day.published, day.expected))
+    elsewhere = had - wanted, wanted - had
     uncounted = [reason for reason, count in day.unused.items() if not count]
     assert (broken, elsewhere, uncounted) == ([], (Counter(), Counter()), [])
 
@@ -147,6 +153,7 @@ RATE = 20
 SHAKES_S = 100
 """Seconds into the data: all stations are loud for a record."""
 EPOCH_S = 1_700_000_000
+HELD = "streamer/pipeline.py: _cut takes no window a minute ahead of the station that is furthest behind"
 NOTICEABLE_S = 0.05
 """Windows of one moment are scored in batches, and one that is not full waits for 10 ms."""
 
@@ -155,7 +162,7 @@ class Loudness:
     """A detector's face: certain where the newest three seconds are loud."""
 
     spec = read_spec(model_path(resolve({"source": [{"servers": ["seedlink://x"], "select": ["*.*"]}]}, Path("x"))))
-    sha256 = 64 * "0"
+    sha256, device = 64 * "0", "cpu"
 
     def transform(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         return windows
@@ -267,7 +274,7 @@ def test_three_late_stations_of_300_keep_nobody_waiting(tmp_path: Path) -> None:
     )
     detections = [[a for a in run.alerts if a.kind is Kind.DETECTION] for run in (even, uneven)]
     had, wanted = revisions(detections[1]), revisions(detections[0])
-    tell(Row("data", name, promise, (wanted - had).total(), (had - wanted).total(), None, measured, ""))
+    tell(Row("data", name, promise, (wanted - had).total(), (had - wanted).total(), None, measured, HELD))
     assert len(punctual[0]) > 8_000
     assert punctual[0].keys() == punctual[1].keys()
     assert max(abs(punctual[0][key] - punctual[1][key]) for key in punctual[0]) < NOTICEABLE_S
