@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from quake.backends import Backend
 from quake.compilation import compile_model, export_onnx
@@ -33,6 +32,7 @@ from quake.data.spec import (
     Image,
     ModelError,
     ModelSpec,
+    Probe,
     Skill,
     Stft,
     TrainingSource,
@@ -42,6 +42,7 @@ from quake.data.spec import (
     read_spec,
 )
 from quake.data.spectrogram import spectrogram
+from quake.probe import disagreement, probabilities, probe
 from quake.trial import Trial
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "ModelError",
     "ModelSpec",
     "OperatingPoint",
+    "Probe",
     "Skill",
     "Stft",
     "Thresholds",
@@ -113,6 +115,7 @@ class CompiledModel:
                 held.check()
         model = cls(path, spec, digest, load_backend(path, content, spec, device, threads))
         model._check_answer()
+        model._check_probe()
         return model
 
     @property
@@ -157,10 +160,20 @@ class CompiledModel:
                 self._probabilities(np.zeros((size, *self.spec.input_shape), np.float32))
 
     def _probabilities(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]:
-        temperature = np.float32(self.spec.calibration.temperature)
         with np.errstate(invalid="ignore"):  # infinite logits: the answer is NaN, which `score` refuses
-            heads = [softmax(logits / temperature, axis=1) for logits in self._backend.logits(spectrograms)]
-        return np.concatenate(heads, axis=1, dtype=np.float32)
+            return probabilities(self._backend, self.spec, spectrograms)
+
+    def probe(self, tolerance: float) -> Probe:
+        """Its answers to its own test windows, for the spec."""
+        return probe(self._backend, self.spec, tolerance)
+
+    def _check_probe(self) -> None:
+        difference = disagreement(self._backend, self.spec)
+        if self.spec.probe is not None and not difference <= self.spec.probe.tolerance:
+            raise ModelError(
+                f"{self.path}: on its own test windows a probability differs by {difference:.3g} from what the file states "
+                f"(allowed: {self.spec.probe.tolerance:g}); the runtime or this machine computes otherwise"
+            )
 
     def _check_answer(self) -> None:
         """Run two batches through: the spec must be what the network reads and answers, however many windows there are."""

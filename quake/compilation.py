@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import io
-import math
 import warnings
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +21,7 @@ from quake.backends import Backend
 from quake.data.onnx_metadata import append_metadata
 from quake.data.spec import SPEC_MEMBER, Compilation, ModelError, ModelSpec, is_torchscript, parse_spec, read_content
 from quake.data.spectrogram import spectrogram
+from quake.probe import probe, probe_windows
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def compile_model(
         message = f"{spec.name}: compiled answers differ by {max(real, made):.4f} from eager ones"
         raise ModelError(f"{message} (allowed: {FLOAT16_TOLERANCE})")
     compilation = Compilation(method=method, difference_real=real, difference_random=made)
-    return _save(compiled, spec.model_copy(update={"compilation": compilation}))
+    return _save(compiled, spec.model_copy(update={"compilation": compilation, "probe": probe(loaded, spec)}))
 
 
 def export_onnx(path: str | Path) -> bytes:
@@ -90,7 +90,7 @@ def export_onnx(path: str | Path) -> bytes:
     bare = _onnx_content(network, spec)
     spec = spec.model_copy(update={"weights_sha256": weights_sha256(bare)})
     exported = append_metadata(bare, SPEC_MEMBER, spec.model_dump_json(indent=2).encode())
-    images = _noise_images(spec)
+    images = spectrogram(probe_windows(spec), spec.spectrogram)
     backends: tuple[Backend, Backend] = OnnxRuntime.load(path, exported, spec, "cpu", None), TorchScript(network, "cpu")
     answers = [backend.logits(images) for backend in backends]
     worst = _difference(spec, *answers)
@@ -108,15 +108,6 @@ def _check_example(spec: ModelSpec, example: NDArray[np.float32], method: str) -
         raise ModelError(f"{spec.name}: the example has shape {example.shape[1:]}, the spec says {spec.input_shape}")
     if len(example) < 2:
         raise ModelError(f"{spec.name}: an example of one window cannot show that the batch is free")
-
-
-def _noise_images(spec: ModelSpec) -> NDArray[np.float32]:
-    """Of white noise, in the middle of the range where densities are clipped to one."""
-    shape = spec.spectrogram
-    middle = 10 ** ((shape.floor_db + shape.ceiling_db) / 20) if spec.decibels else 1.0  # unit^2/Hz
-    deviation = math.sqrt(middle * shape.sampling_rate_hz / 2)
-    noise = np.random.default_rng(CHECK_SEED).standard_normal((CHECK_BATCH, *spec.window_shape))
-    return spectrogram(deviation * noise, shape)
 
 
 def _random_like(example: NDArray[np.float32]) -> NDArray[np.float32]:

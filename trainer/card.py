@@ -28,6 +28,7 @@ def model_card(spec: ModelSpec, sha256: str) -> str:
         _table(("name", "licence", "citation"), ((s.name, s.licence, s.citation) for s in spec.training_data)),
         "## Compilation",
         _compilation(spec),
+        _probe(spec),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -99,6 +100,17 @@ def _compilation(spec: ModelSpec) -> str:
     return (
         f"By {how.method}, with {versions}. Largest difference of a probability from the eager network: "
         f"{how.difference_real:.2g} on real windows, {how.difference_random:.2g} on random ones."
+    )
+
+
+def _probe(spec: ModelSpec) -> str:
+    if spec.probe is None:
+        return ""
+    count, classes = len(spec.probe.answers), ", ".join(spec.classes)
+    rows = ((str(n), ", ".join(f"{p:.4f}" for p in row)) for n, row in enumerate(spec.probe.answers, 1))
+    return (
+        f"Its own {count} test windows, asked at each load; a file that answers otherwise by more than "
+        f"{spec.probe.tolerance:g} is refused.\n\n" + _table(("window", classes), rows)
     )
 
 

@@ -181,6 +181,16 @@ class Compilation(Section):
     difference_random: float = Field(description="on noise with the examples' mean and deviation at each pixel")
 
 
+class Probe(Section):
+    """What the network answered, when the file was written, to the windows of `quake.probe.probe_windows`."""
+
+    rule: Literal[1] = Field(default=1, description="how those windows are made")
+    answers: tuple[tuple[float, ...], ...] = Field(
+        min_length=4, max_length=4, description="probabilities of all heads' classes, a row a window"
+    )
+    tolerance: float = Field(gt=0, lt=1, description="of a probability: a file that answers otherwise is refused")
+
+
 class ModelSpec(Section):
     """What a compiled model is, reads and answers. Version 1."""
 
@@ -216,6 +226,7 @@ class ModelSpec(Section):
     training_data: tuple[TrainingSource, ...]
     skill: tuple[Skill, ...] = ()
     compilation: Compilation | None = None
+    probe: Probe | None = Field(default=None, description="the model's own test windows; older files have none")
     weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="empty until compiled")
     built_with: Mapping[str, str] = Field(default={}, description="versions of the programs that built the file")
 
@@ -233,6 +244,8 @@ class ModelSpec(Section):
         if self.calibration.method == "none" and self.calibration.temperature != 1:
             raise ValueError(f"calibration none with the temperature {self.calibration.temperature:g}")
         self._check_decibels()
+        if self.probe and any(len(row) != len(self.classes) for row in self.probe.answers):
+            raise ValueError(f"the answers to the test windows are not of the {len(self.classes)} classes")
         if self.operating_points:
             self._check_points(self.operating_points)
         return self
@@ -260,9 +273,9 @@ class ModelSpec(Section):
 
     @model_serializer(mode="wrap")
     def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Where there are no operating points, what programs that know none read, too."""
+        """Where there are no operating points or test windows, what programs that know none read, too."""
         content: dict[str, Any] = serialise(self)
-        for name in ("operating_points", "hop_s"):
+        for name in ("operating_points", "hop_s", "probe"):
             if not content.get(name):
                 content.pop(name, None)
         return content

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from daemon_harness import Life, Place, wait_for
 from drill_report import judge
+from model_files import with_spec
 from test_same_alerts import ends
 
 from quake.alerts import Alert, Kind
+from quake.artifact import Probe
 from streamer.composition import model_path
 from streamer.config import load
 from streamer.server import Record, ReplayServer
@@ -55,13 +57,16 @@ FAULTS = {
     "unknown key": "[nothing]\n",
     "no TOML": "]",
     "no such model": '[model]\npath = "none.pt"\n',
+    "a model that answers its test windows otherwise": '[model]\npath = "other.pt"\n',
     "another state": 'state = "elsewhere"\n',
 }
 
 
 def test_reloads_in_the_midst_of_data(place: Place, demo_records: list[Record], undisturbed: list[Alert]) -> None:
-    """A good one, four faulty ones, a good one again."""
+    """A good one, faulty ones, a good one again."""
     config = place.configure("seedlink://later:1")
+    shipped = model_path(load(config)).read_bytes()
+    (place.folder / "other.pt").write_bytes(with_spec(shipped, probe=Probe(answers=((0.5, 0.5),) * 4, tolerance=0.02)))
 
     def during(life: Life) -> None:
         good = config.read_text()
@@ -77,7 +82,7 @@ def test_reloads_in_the_midst_of_data(place: Place, demo_records: list[Record], 
     published = through(place, demo_records, config, during)
     judge(
         SECTION,
-        "SIGHUP in the midst of data, twice, and four times with a faulty file",
+        "SIGHUP in the midst of data, twice, and five times with a faulty file or model",
         "no sample lost, nothing twice; what is faulty is refused in the log, and the old one stays",
         published,
         undisturbed,

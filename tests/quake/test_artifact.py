@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_files import with_spec_text
 from pydantic import ValidationError
 from torch import nn
 
@@ -79,22 +80,10 @@ def model_file(tmp_path: Path, content: bytes) -> Path:
     return path
 
 
-def with_spec(content: bytes, text: str | None) -> bytes:
-    """The file with another spec, or with none."""
-    result = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(result, "w") as target:
-        for name in source.namelist():
-            if not name.endswith("quake.json"):
-                target.writestr(name, source.read(name))
-            elif text is not None:
-                target.writestr(name, text)
-    return result.getvalue()
-
-
 def changed(content: bytes, **changes: object) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         raw = json.loads(archive.read("archive/extra/quake.json"))
-    return with_spec(content, json.dumps({**raw, **changes}))
+    return with_spec_text(content, json.dumps({**raw, **changes}))
 
 
 class TestSpec:
@@ -197,7 +186,9 @@ class TestRoundTrip:
         answers = []
         for temperature in (1.0, 4.0):
             path = tmp_path / f"{temperature}.pt"
-            path.write_bytes(changed(content, calibration={"method": "temperature", "temperature": temperature}))
+            path.write_bytes(
+                changed(content, calibration={"method": "temperature", "temperature": temperature}, probe=None)
+            )
             answers.append(CompiledModel.load(path, "cpu").predict(WINDOWS))
         cold, warm = (np.log(answer[:, 1] / answer[:, 0]) for answer in answers)
         np.testing.assert_allclose(cold, 4 * warm, atol=1e-4)
@@ -249,14 +240,16 @@ class TestRefused:
         refuse(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :], "damaged: archive/data/")
 
     def test_no_spec(self, refuse: Any, content: bytes) -> None:
-        refuse(with_spec(content, None), r"has no spec \(one member extra/quake.json was expected, 0 usable found\)")
+        refuse(
+            with_spec_text(content, None), r"has no spec \(one member extra/quake.json was expected, 0 usable found\)"
+        )
 
     def test_spec_not_json(self, refuse: Any, content: bytes) -> None:
-        refuse(with_spec(content, "{"), "its spec is not JSON")
+        refuse(with_spec_text(content, "{"), "its spec is not JSON")
 
     def test_unknown_version(self, refuse: Any, content: bytes) -> None:
         refuse(changed(content, spec_version=7), r"spec version 7 is not known \(this program reads 1\)")
-        refuse(with_spec(content, "[]"), "spec version None is not known")
+        refuse(with_spec_text(content, "[]"), "spec version None is not known")
 
     def test_unknown_key(self, refuse: Any, content: bytes) -> None:
         refuse(changed(content, colour="red"), "its spec is wrong: colour: Extra inputs")
@@ -280,7 +273,9 @@ class TestRefused:
 
     def test_classes_the_network_does_not_answer(self, refuse: Any, content: bytes) -> None:
         heads = [{"name": "event", "classes": ["noise", "earthquake", "blast"]}]
-        refuse(changed(content, heads=heads), r"answers \[\(1, 2\)\], the spec's classes ask for \[\(1, 3\)\]")
+        refuse(
+            changed(content, heads=heads, probe=None), r"answers \[\(1, 2\)\], the spec's classes ask for \[\(1, 3\)\]"
+        )
 
     def test_zip_that_is_no_network(self, refuse: Any, content: bytes) -> None:
         text = spec(weights_sha256="0" * 64).model_dump_json()

@@ -25,6 +25,7 @@ from quake.backends.onnx import weights_sha256
 from quake.backends.torchscript import read_network
 from quake.data.onnx_metadata import append_metadata, find_metadata, without
 from quake.data.spec import SPEC_MEMBER, read_content
+from quake.probe import INT8_TOLERANCE
 from trainer.card import model_card
 from trainer.quantisation.post_training import PostTraining, dynamic, static
 from trainer.quantisation.qat import Relearning, relearn
@@ -113,9 +114,11 @@ def quantise(
         source = exported if config.method != "qat" else _relearned(config, spec, images, network, seed, scratch)
         model_before = _load(scratch / "float.onnx", exported)
         bare = _int8(config, _bare(source), images)
+        spec = spec.model_copy(update={"probe": None})  # the float network's answers
         model_after = _load(scratch / "int8.onnx", _with_spec(bare, spec))
         before, after = _figures(config, (model_before, model_after), images, measure)
         differences = _differences(model_before, model_after, images)  # (N,)
+        spec = spec.model_copy(update={"probe": model_after.probe(INT8_TOLERANCE)})
     path, card = (folder / f"{spec.name}-int8.{end}" for end in ("onnx", "md"))
     result = Result(path, card, before, after, float(differences.max()), float(differences.mean()))
     _write(result, _with_spec(bare, _described(config, spec, measure, result)))
