@@ -324,5 +324,6 @@ def publish_settings(config: Config, scorer: Scorer) -> PublishSettings:
         dead_k=scorer.thresholds.dead_k,
         retention_ns=int(r.retention_d * 86_400 * NS),
         again_ns=int(r.retention_h * 3_600 * NS),
+        most_bytes=int(config.outbox_mb * 1e6),
         max_age_ns=int(r.max_age_s * NS),
     )

@@ -212,6 +212,11 @@ class Config(BaseSettings):
     state: Path = Field(
         default=Path("quake-state"), description="Folder of the outbox; beside the configuration file if relative"
     )
+    outbox_mb: float = Field(
+        default=512.0,
+        ge=1,
+        description="Disk that the outbox may fill: of the alerts that Redis has, the oldest are forgotten earlier then",
+    )
     daemon: str = Field(default_factory=socket.gethostname, description="Names this process in the heartbeat")
     source: tuple[SourceConfig, ...] = Field(min_length=1)
     inventory: tuple[Path, ...] = Field(default=(), description="StationXML files: coordinates and orientation")

@@ -74,6 +74,9 @@ class Hooks:
     def backlog(self, depth: int, oldest_ns: int | None) -> None:
         """Alerts in the outbox that were not sent."""
 
+    def outbox_size(self, used_bytes: int) -> None:
+        """What the outbox fills, once an hour. Publisher's thread."""
+
     def began(self, model: ModelIdentity) -> None:
         """The stages were made, at the start or anew: what was said of stations and servers before holds no longer."""
 

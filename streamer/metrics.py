@@ -99,6 +99,7 @@ class Metrics(Hooks):
         self._failures = self._counter("publish_failures_total", "Failed tries to publish, by cause", "cause")
         self._commit_failures = self._counter("commit_failures_total", "Failed tries to write the outbox")
         self._depth = self._gauge("outbox_depth", "Alert revisions not yet published")
+        self._outbox_bytes = self._gauge("outbox_bytes", "What the outbox fills of the disk, looked at once an hour")
         self._age = self._gauge("outbox_age_seconds", "Age of the oldest of them")
         self._to_alert = self._histogram(
             "alert_latency_seconds", "From the deciding packet to Redis' answer", LATENCY_SECONDS
@@ -232,6 +233,9 @@ class Metrics(Hooks):
     def backlog(self, depth: int, oldest_ns: int | None) -> None:
         self._depth.set(depth)
         self._age.set(0.0 if oldest_ns is None else (self._clock_ns() - oldest_ns) / NS)
+
+    def outbox_size(self, used_bytes: int) -> None:
+        self._outbox_bytes.set(used_bytes)
 
     def source(self, kind: str, server: str, cause: str) -> None:
         with self._lock:  # sources have a thread each

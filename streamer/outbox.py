@@ -28,6 +28,8 @@ DAMAGED = ".damaged"
 BUSY_S = 10.0
 """The publisher marks alerts as sent while the pipeline commits; neither holds the file for longer than
 milliseconds."""
+FORGET = 1_000
+"""Alerts forgotten together where the disk is short: some megabytes."""
 
 _TABLES = """
 CREATE TABLE alert (
@@ -289,6 +291,29 @@ class Outbox:
         """Forget alerts that were sent and committed before then."""
         with self._transaction():
             return self._db.execute("DELETE FROM alert WHERE sent = 1 AND created_ns < ?", (before_ns,)).rowcount
+
+    @_tells_damage
+    def shrink(self, most_bytes: int) -> int:
+        """Forget alerts that were sent, oldest first, until the file needs no more than that; how many. What waits stays.
+
+        SQLite hands no page back to the disk and uses it again: the file stays as large as it once had to be.
+        """
+        forgotten = 0
+        while self.used_bytes() > most_bytes and (gone := self._forget(FORGET)):
+            forgotten += gone
+        return forgotten
+
+    def _forget(self, count: int) -> int:
+        oldest = "SELECT sequence FROM alert WHERE sent = 1 ORDER BY sequence LIMIT ?"
+        with self._transaction():
+            return self._db.execute(f"DELETE FROM alert WHERE sequence IN ({oldest})", (count,)).rowcount
+
+    @_tells_damage
+    def used_bytes(self) -> int:
+        """Of the file, without the pages that wait to be used again."""
+        names = ("page_count", "freelist_count", "page_size")
+        pages, free, size = (int(self._db.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
+        return (pages - free) * size
 
     @_tells_damage
     def backlog(self) -> tuple[int, int | None]:

@@ -55,6 +55,8 @@ class PublishSettings:
     """How long alerts stay on the stream."""
     again_ns: int
     """How much of the outbox is offered again to a Redis that lost its data."""
+    most_bytes: int
+    """What the outbox may fill of the disk: of what was sent, the oldest is forgotten earlier then."""
     max_age_ns: int
     """An alert older than this when it leaves is marked stale."""
 
@@ -146,7 +148,13 @@ class Publisher(threading.Thread):
         self._hooks.redis_reachable(now_ns)
         if time.monotonic() >= self._prune_due_s:
             self._prune_due_s = time.monotonic() + PRUNE_S
-            outbox.prune(now_ns - self._settings.again_ns)  # nobody needs them any longer: Redis holds them
+            self._prune(outbox, now_ns)
+
+    def _prune(self, outbox: Outbox, now_ns: int) -> None:
+        outbox.prune(now_ns - self._settings.again_ns)  # nobody needs them any longer: Redis holds them
+        if forgotten := outbox.shrink(self._settings.most_bytes):
+            log.warning("the outbox is full (outbox_mb): %d alert(s) that were sent cannot be offered again", forgotten)
+        self._hooks.outbox_size(outbox.used_bytes())
 
     def _forget_the_dead(self, client: redis.Redis, beats: dict[str, str], now_ns: int) -> None:
         """A daemon has another name after each restart: without this the hash grows for ever."""

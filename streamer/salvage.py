@@ -23,6 +23,8 @@ from streamer.trigger import TriggerState
 
 FILES = ("", "-wal", "-shm")
 """What SQLite keeps beside the file has its name."""
+KEPT = 3
+"""Damaged outboxes: the older ones go, or a disk that fails would be filled with them."""
 MOST_NUMBERS = 100_000
 """Row numbers that are asked for one by one: a few seconds."""
 ALERT, STATE, RESUME, META = "alert", "trigger_state", "resume", "meta"
@@ -91,7 +93,15 @@ def _put_aside(path: Path) -> Path:
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(path.with_name(name + suffix))
     path.with_name(f"{path.name}.damaged").unlink(missing_ok=True)
+    _forget_older(path)
     return path.with_name(name)
+
+
+def _forget_older(path: Path) -> None:
+    aside = sorted(p for p in path.parent.glob(f"{path.name}.damaged-*") if p.name.endswith("Z"))
+    for older in aside[:-KEPT]:
+        for suffix in FILES:
+            older.with_name(older.name + suffix).unlink(missing_ok=True)
 
 
 def carry_over(damaged: Path, outbox: Outbox) -> Carried:

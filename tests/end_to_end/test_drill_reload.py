@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import signal
 import subprocess
@@ -42,7 +43,7 @@ def scored(life: Life) -> float:
 
 def through(place: Place, records: list[Record], config: Path, during: Callable[[Life], None]) -> list[Alert]:
     """Slow enough that ``during`` falls into the recording."""
-    with ReplayServer(records, speed=12.0) as server:
+    with ReplayServer(records, speed=8.0) as server:
         config.write_text(config.read_text().replace("seedlink://later:1", server.address))
         with place.start(config) as life:
             wait_for("windows are scored", lambda: scored(life) > 10, 90.0)
@@ -57,7 +58,6 @@ FAULTS = {
     "unknown key": "[nothing]\n",
     "no TOML": "]",
     "no such model": '[model]\npath = "none.pt"\n',
-    "a model that answers its test windows otherwise": '[model]\npath = "other.pt"\n',
     "another state": 'state = "elsewhere"\n',
 }
 
@@ -66,16 +66,20 @@ def test_reloads_in_the_midst_of_data(place: Place, demo_records: list[Record], 
     """A good one, faulty ones, a good one again."""
     config = place.configure("seedlink://later:1")
     shipped = model_path(load(config)).read_bytes()
-    (place.folder / "other.pt").write_bytes(with_spec(shipped, probe=Probe(answers=((0.5, 0.5),) * 4, tolerance=0.02)))
+    other = with_spec(shipped, probe=Probe(answers=((0.5, 0.5),) * 4, tolerance=0.02))
+    (place.folder / "other.pt").write_bytes(other)
+    model = f'[model]\npath = "other.pt"\nsha256 = "{hashlib.sha256(other).hexdigest()}"\n'
+    faults = {**FAULTS, "a model that answers its own test windows otherwise": model}
 
     def during(life: Life) -> None:
         good = config.read_text()
         hang_up(life, "done")
-        for text in FAULTS.values():
+        for text in faults.values():
             config.write_text(good.replace('state = "state"\n', text) if "state" in text else good + text)
             hang_up(life, "refused")
         config.write_text(good)
-        assert life.text().count("the configuration stays as it was") == len(FAULTS)
+        assert life.text().count("the configuration stays as it was") == len(faults)
+        assert "on its own test windows a probability differs by 0.49" in life.text()
         assert life.get("/healthz")[0] == 200
         hang_up(life, "done")
 

@@ -9,7 +9,7 @@ from made_alerts import NOW_NS, alert, opening
 import streamer.outbox as outbox_module
 from quake.alerts import Alert
 from streamer.coincidence import CoincidenceState
-from streamer.outbox import SCHEMA, Outbox, OutboxError, Produced, Progress
+from streamer.outbox import FORGET, SCHEMA, Outbox, OutboxError, Produced, Progress
 from streamer.source.resume import ResumePoint
 from streamer.trigger import TriggerState
 
@@ -83,6 +83,36 @@ def test_sent_pruned_and_offered_again(path: Path) -> None:
         assert outbox.send_again(NOW_NS + 2) == 1
         assert [Alert.model_validate_json(u.body).created - NOW_NS for u in outbox.unsent(9)] == [2, 3]
         assert outbox.prune(NOW_NS + 100) == 1  # what waits is never forgotten
+
+
+def test_full_disk_quota_forgets_the_oldest_that_were_sent(path: Path) -> None:
+    alerts = [Produced(alert(str(n), created=NOW_NS + n)) for n in range(4000)]
+    with Outbox(path) as outbox:
+        outbox.commit(Progress(alerts=alerts))
+        full = outbox.used_bytes()
+        assert outbox.shrink(full) == 0
+        assert outbox.shrink(full // 2) == 0  # nothing was sent: all of it waits
+        outbox.mark_sent([u.sequence for u in outbox.unsent(3500)])
+        gone = outbox.shrink(2 * full // 3)
+        assert FORGET <= gone <= 3 * FORGET
+        assert outbox.used_bytes() <= 2 * full // 3
+        assert outbox.send_again(0) == 3500 - gone
+        assert Alert.model_validate_json(outbox.unsent(1)[0].body).created == NOW_NS + gone
+        outbox.mark_sent([u.sequence for u in outbox.unsent(3500 - gone)])
+        assert outbox.shrink(1) == 3500 - gone
+        assert outbox.backlog() == (500, NOW_NS + 3500)
+
+
+def test_file_does_not_grow_where_room_was_made(path: Path) -> None:
+    with Outbox(path) as outbox:
+        sizes = []
+        for turn in range(4):
+            outbox.commit(Progress(alerts=[Produced(alert(f"{turn}-{n}")) for n in range(2000)]))
+            outbox.mark_sent([u.sequence for u in outbox.unsent(2000)])
+            outbox.shrink(1)
+            outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            sizes.append(path.stat().st_size)
+    assert sizes[-1] <= 1.02 * sizes[0]
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:

@@ -31,12 +31,16 @@ class Heard(Hooks):
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, int, str]] = []
         self.failures: Counter[str] = Counter()
+        self.used_bytes = 0
 
     def published(self, alert: Alert, outcome: str) -> None:
         self.outcomes.append((alert.id, alert.revision, outcome))
 
     def publish_failed(self, cause: str) -> None:
         self.failures[cause] += 1
+
+    def outbox_size(self, used_bytes: int) -> None:
+        self.used_bytes = used_bytes
 
     @property
     def sent(self) -> list[str]:
@@ -59,6 +63,7 @@ def settings(url: str, prefix: str, **changes: Any) -> PublishSettings:
         "dead_k": 15,
         "retention_ns": 30 * 24 * HOUR_NS,
         "again_ns": 48 * HOUR_NS,
+        "most_bytes": 1 << 30,
         "max_age_ns": 300 * NS,
     }
     return PublishSettings(**{**fields, **changes})
@@ -345,3 +350,16 @@ def test_an_outage_is_told_once_and_its_end_too(path: Path, own_valkey: OwnValke
     told = [r.message for r in caplog.records if "alerts wait in the outbox" in r.message]
     assert len(told) == len(set(told)) < 4
     assert heard.sent
+
+
+def test_outbox_over_its_quota_forgets_what_redis_has(
+    valkey: Valkey, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Outbox(path) as outbox:
+        outbox.commit(Progress(alerts=[Produced(alert(str(n))) for n in range(300)]))
+        outbox.mark_sent([u.sequence for u in outbox.unsent(200)])
+        with publishing(path, settings(valkey.url, valkey.prefix, most_bytes=1)) as (_, heard):
+            until(lambda: len(heard.sent) == 100)
+            until(lambda: heard.used_bytes)
+        assert outbox.send_again(0) == 100
+    assert "the outbox is full (outbox_mb): 200 alert(s) that were sent cannot be offered again" in caplog.text

@@ -167,3 +167,11 @@ def test_damage_seen_by_one_thread_is_known_to_the_others_and_mended_at_the_next
     with open_outbox(path) as outbox:
         assert outbox.backlog()[0] >= 1
         assert not outbox.note.exists()
+
+
+def test_only_the_newest_damaged_files_are_kept(path: Path) -> None:
+    for _ in range(5):
+        path.write_bytes(b"no database")
+        open_outbox(path).close()
+    kept = sorted(p.name for p in path.parent.iterdir() if ".damaged-" in p.name)
+    assert len(kept) == 3
