@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from quake.alerts import Keys, Kind, Mode
+from quake.times import NS
 from streamer.config import ConfigError, load, printable, redacted, redis_url
 from streamer.server import program as replay
 
@@ -105,21 +107,35 @@ def _speed(text: str) -> float:
     return speed
 
 
+def _time(text: str) -> int:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"no time as 2010-05-27T16:24:33: {text}") from error
+    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * NS)
+
+
 def _scan(arguments: argparse.Namespace) -> int:
-    from streamer import scan
-    from streamer.composition import load_scorer
+    from streamer import scanning
     from streamer.config import resolve
-    from streamer.server import RecordError
 
     config = load(arguments.config) if arguments.config else resolve(NO_SERVER, Path("scan"))
-    config = config.model_copy(update={"mode": Mode.SCAN})
-    try:
-        items = scan.read_packets(arguments.files, time.time_ns())
-    except (OSError, RecordError) as error:
-        raise ConfigError(str(error)) from error
-    for alert in scan.scan(config, load_scorer(config), items):
-        print(alert.model_dump_json() if arguments.json else alert.summary())
-    return 0
+    outputs = {name: path for name in ("csv", "parquet", "quakeml") if (path := getattr(arguments, name))}
+    found = scanning.run(
+        config.model_copy(update={"mode": Mode.SCAN}),
+        arguments.paths,
+        begin_ns=arguments.begin,
+        end_ns=arguments.end,
+        state=arguments.state,
+        outputs=outputs,
+        tell=lambda alert: print(alert.model_dump_json() if arguments.json else alert.summary(), flush=True),
+    )
+    for fault in scanning.shortened(found.faults):
+        print(f"quake-streamer: {fault}", file=sys.stderr)
+    if found.stopped:
+        how = "the same command goes on from here" if arguments.state else "without --state nothing of it is kept"
+        print(f"quake-streamer: stopped; {how}", file=sys.stderr)
+    return 1 if found.faults or found.stopped else 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -162,8 +178,15 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--json", action="store_true")
     watch.set_defaults(function=_watch)
 
-    scan = verbs.add_parser("scan", parents=[common], help="the alerts of recordings, without a network")
-    scan.add_argument("files", type=Path, nargs="+", metavar="FILE", help="anything ObsPy reads")
+    scan = verbs.add_parser("scan", parents=[common], help="the alerts of recordings and archives, without a network")
+    scan.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="files that ObsPy reads, SDS archives, folders"
+    )
+    scan.add_argument("--begin", type=_time, metavar="TIME", help="ISO 8601, UTC where it says no other")
+    scan.add_argument("--end", type=_time, metavar="TIME", help="as --begin")
+    scan.add_argument("--state", type=Path, metavar="FOLDER", help="goes on there where an earlier scan was stopped")
+    for name in ("csv", "parquet", "quakeml"):
+        scan.add_argument(f"--{name}", type=Path, metavar="FILE", help="writes the newest revision of each alert there")
     scan.add_argument("--config", type=Path, help="thresholds, coincidence, inventory; sources and Redis are not used")
     scan.add_argument("--json", action="store_true")
     scan.set_defaults(function=_scan)

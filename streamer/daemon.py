@@ -155,7 +155,7 @@ def run(config: Config, extra_hooks: Sequence[Hooks] = (), reread: Callable[[], 
         stack.callback(_serve(config, metrics, ready).stop)
         watch = prepare(config)
         metrics.describe({"version": version("quake")})
-        stack.enter_context(_alone(config.state))
+        stack.enter_context(alone(config.state))
         outbox = _open_outbox(config, watch.scorer.fingerprint)
         stack.callback(outbox.close)
         warm_up(watch)
@@ -190,7 +190,7 @@ def _serve(config: Config, metrics: Metrics, ready: threading.Event) -> HealthSe
 
 
 @contextmanager
-def _alone(state: Path) -> Iterator[None]:
+def alone(state: Path) -> Iterator[None]:
     """Two daemons on one state would undo each other's resume points. The lock goes with the process, however it ends."""
     try:
         state.mkdir(parents=True, exist_ok=True)

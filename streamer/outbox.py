@@ -273,6 +273,14 @@ class Outbox:
         )
         return [Unsent(*row) for row in rows]
 
+    def alerts(self) -> Iterator[Alert]:
+        """All that it holds, in the order in which they were decided. Raises `OutboxError`."""
+        try:
+            for (body,) in self._db.execute("SELECT body FROM alert ORDER BY sequence"):
+                yield Alert.model_validate_json(body)
+        except (sqlite3.Error, ValueError) as error:
+            raise OutboxError(f"outbox {self.path}: what it holds cannot be read: {error}") from error
+
     @_tells_damage
     def mark_sent(self, sequences: Sequence[int]) -> None:
         with self._transaction():

@@ -133,6 +133,11 @@ class Pipeline:
             if end_ns is None and stopping():
                 end_ns = self.tick_ns() + DRAIN_NS
 
+    def finish(self) -> None:
+        """No more data will ever come: what waits for other stations is told."""
+        self._associate(hold=False)
+        self._commit(soon=True)
+
     # -- packets ---------------------------------------------------------------------------------------------------------------
 
     def _receive(self, otherwise_s: float) -> list[Packet | Refused | Subscribed]:

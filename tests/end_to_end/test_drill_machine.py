@@ -143,7 +143,7 @@ def test_an_outbox_with_damaged_pages(
         place.published(),
         undisturbed,
         measured=next((line.split(": ", 3)[-1] for line in text.splitlines() if "put aside" in line), "earlier state"),
-        sabotage="salvage.py: carry_over restores no rows" if is_told else "",
+        sabotage="salvage.py: carry_over restores no rows" if is_told else "outbox.py: _saved finds no resume points",
     )
 
 
@@ -205,7 +205,7 @@ def test_an_outbox_damaged_in_use_ends_the_process(place: Place, demo_records: l
             "the outbox and its log are overwritten while in use",
             "ends with 1 and says why; the next start puts it aside and goes on",
             measured=f"ended after {ended_s:.0f} s",
-            sabotage="",
+            sabotage="outbox.py: is_damage returns False",
         )
     )
 
@@ -238,7 +238,7 @@ def test_out_of_file_handles(place: Place, demo_records: list[Record], undisturb
         undisturbed,
         flow_s=flow_s,
         most_flow_s=40.0,
-        sabotage="",
+        sabotage="streamer/source/supervisor.py: a fault that is no TransportError ends the thread",
     )
 
 
@@ -328,5 +328,5 @@ def test_a_model_file_swapped_under_the_running_daemon(
         "the loaded one goes on, with the same scores",
         through(place, demo_records, during, top='[model]\npath = "detector.pt"\n'),
         undisturbed,
-        sabotage="",
+        sabotage="worker.py: each batch loads the model's file anew",
     )

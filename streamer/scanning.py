@@ -1,0 +1,120 @@
+"""``quake-streamer scan``: an archive, a state to go on from, what is told meanwhile and written at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from quake.alerts import Alert
+from streamer import results
+from streamer.archive import ArchiveSource, find
+from streamer.composition import Scorer, load_scorer
+from streamer.config import Config, ConfigError
+from streamer.daemon import alone, signals
+from streamer.outbox import Outbox, OutboxError, Saved
+from streamer.scan import scan_archive
+from streamer.scan_progress import Progress
+
+MOST_TOLD = 10
+"""Files that could not be read, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    alerts: tuple[Alert, ...]
+    """All revisions of the archive, those of earlier runs on the same state among them."""
+    faults: tuple[str, ...]
+    """What could not be read."""
+    stopped: bool
+    """Before its end."""
+
+
+def run(
+    config: Config,
+    paths: Sequence[Path],
+    *,
+    begin_ns: int | None = None,
+    end_ns: int | None = None,
+    state: Path | None = None,
+    outputs: Mapping[str, Path] | None = None,
+    tell: Callable[[Alert], None] = lambda alert: None,
+) -> Scanned:
+    """``state``: a folder that remembers; ``outputs``: of `results.WRITERS`, and where to. Raises `ConfigError`."""
+    outputs = outputs or {}
+    _check_outputs(outputs)
+    try:
+        parts, faults = find(paths, begin_ns, end_ns)
+    except OSError as error:
+        raise ConfigError(str(error)) from error
+    if not parts:
+        raise ConfigError("\n".join(shortened(faults)) or "no recording in the paths given, or none of that time")
+    scorer = load_scorer(config)
+
+    def make(saved: Saved) -> ArchiveSource:
+        progress.archive = ArchiveSource(parts, time.time_ns(), saved.resume, begin_ns, end_ns)
+        return progress.archive
+
+    progress = Progress(tell)
+    with ExitStack() as stack:
+        asked = stack.enter_context(signals())
+        outbox = _outbox(stack, state)
+        _require_same(outbox, scorer, config, paths, begin_ns, end_ns)
+        stack.enter_context(progress)
+        source = scan_archive(config, scorer, outbox, make, progress, lambda: asked.stop)
+        alerts = tuple(outbox.alerts())
+    for name, path in outputs.items():
+        results.WRITERS[name](results.newest(alerts), path)
+    return Scanned(alerts, (*faults, *source.faults), source.stopped)
+
+
+def shortened(faults: Sequence[str]) -> list[str]:
+    """A folder of other things has thousands."""
+    more = len(faults) - MOST_TOLD
+    return [*faults[:MOST_TOLD], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _check_outputs(outputs: Mapping[str, Path]) -> None:
+    """Before hours of work, not after."""
+    if "parquet" in outputs and find_spec("pyarrow") is None:
+        raise ConfigError("--parquet: pyarrow is not installed: pip install 'quake[archive]'")
+    for name, path in outputs.items():
+        if not path.absolute().parent.is_dir():
+            raise ConfigError(f"--{name}: no such folder: {path.absolute().parent}")
+
+
+def _outbox(stack: ExitStack, state: Path | None) -> Outbox:
+    if state is None:
+        return stack.enter_context(Outbox(":memory:"))
+    stack.enter_context(alone(state))
+    try:
+        return stack.enter_context(Outbox(state / "outbox.sqlite"))
+    except OutboxError as error:
+        raise ConfigError(f"--state: {error}") from error
+
+
+def _require_same(
+    outbox: Outbox,
+    scorer: Scorer,
+    config: Config,
+    paths: Sequence[Path],
+    begin_ns: int | None,
+    end_ns: int | None,
+) -> None:
+    """Half of one scan and half of another is neither."""
+    decisions = config.model_dump_json(include={"windows", "trigger", "coincidence", "places", "inventory"})
+    content = [scorer.identity.sha256, decisions, *(str(path.resolve()) for path in paths), begin_ns, end_ns]
+    identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    before = outbox.get("scan")
+    if before is None:
+        outbox.set("scan", identity)
+    elif before != identity:
+        raise ConfigError(
+            "--state: an earlier scan there was of other paths or times, or by another model or configuration: "
+            "name another folder"
+        )

@@ -1,0 +1,313 @@
+"""Archives: which files, which records in which order, and a scan that is stopped and goes on."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import obspy
+import pytest
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+import streamer.archive as module
+from quake.alerts import Alert, Kind, Mode
+from quake.data.spec import read_spec
+from quake.times import NS
+from streamer.archive import ArchiveSource, find
+from streamer.composition import Scorer, model_path
+from streamer.config import Config, resolve
+from streamer.grid import Grid
+from streamer.hooks import Hooks
+from streamer.outbox import Outbox
+from streamer.results import newest, write_csv, write_parquet, write_quakeml
+from streamer.scan import scan, scan_archive
+from streamer.server import Record
+from streamer.server.records import pack
+from streamer.source import decode
+from streamer.stages import Packet
+from streamer.trigger import ModelName, Thresholds
+
+MIDNIGHT_NS = 1_577_836_800 * NS
+EVENTS_S = (200, 445, 880)
+SECONDS, NOW_NS = 900, 1_800_000_000 * NS
+SERVERS = {"source": [{"servers": ["seedlink://x"], "select": ["*.*"]}]}
+
+
+class Loudness:
+    """A detector's face: certain where the newest three seconds are loud."""
+
+    spec = read_spec(model_path(resolve(SERVERS, Path("x"))))
+    sha256, device = 64 * "0", "cpu"
+
+    def transform(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return windows
+
+    def score(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        loud = np.abs(windows[:, 0, -300:]).max(axis=1) > 40
+        return np.stack([~loud, loud], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    rules = {"coincidence": {"min_stations": 3, "window_s": 5.0, "hold_s": 30.0}, "mode": Mode.SCAN}
+    return resolve({**SERVERS, **rules}, Path("x"))
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    model = Loudness()
+    grid = Grid.of(model.spec.sampling_rate_hz, model.spec.window_samples, 1.0)
+    limits = Thresholds(on=0.9, off=0.5, in_a_row=2, release=2, dead_k=15, longest_k=60)
+    return Scorer(model, grid, ModelName("loudness", 0), limits, 1)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    """A quarter of an hour of four stations about midnight, three events in it, one of them at its end."""
+    made = [record for station in range(4) for code in ("Z" if station else "ZNE") for record in channel(station, code)]
+    return sorted(made, key=lambda r: (r.end_ns, r.stream_id))
+
+
+def channel(station: int, code: str) -> Iterator[Record]:
+    """Noise at 20 Hz, louder from each event on, which comes to one station a tenth of a second after the other."""
+    samples = np.random.default_rng([station, ord(code)]).standard_normal(SECONDS * 20) * 4
+    for event_s in EVENTS_S:
+        first = round((event_s + station / 10) * 20)
+        time_s = np.arange(len(samples[first : first + 800])) / 20
+        samples[first : first + 800] *= 1 + 25 * np.exp(-time_s / 12)
+    start = obspy.UTCDateTime(ns=MIDNIGHT_NS - SECONDS // 2 * NS)
+    header = {"network": "XX", "station": f"S{station:02d}", "channel": f"HH{code}", "sampling_rate": 20}
+    return pack(obspy.Trace(np.rint(samples).astype(np.int32), {**header, "starttime": start}), 0.1)
+
+
+@pytest.fixture(scope="module")
+def expected(config: Config, scorer: Scorer, records: list[Record]) -> list[Alert]:
+    return scan(config, scorer, [decode(record.data, None, NOW_NS) for record in records])
+
+
+def sds(folder: Path, records: Sequence[Record]) -> Path:
+    """One file a channel and day."""
+    for record in records:
+        start = obspy.UTCDateTime(ns=record.start_ns)
+        channel = f"{record.network}.{record.station}.{record.location}.{record.channel}.D"
+        place = folder / f"{start.year}" / record.network / record.station / f"{record.channel}.D"
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / f"{channel}.{start.year}.{start.julday:03}").open("ab") as file:
+            file.write(record.data)
+    return folder
+
+
+def told(alerts: Sequence[Alert]) -> Counter[tuple[Any, ...]]:
+    return Counter((a.kind, a.id, a.revision, a.status, a.onset, a.probability) for a in alerts)
+
+
+def packets(source: ArchiveSource) -> list[Packet]:
+    found: list[Packet] = []
+    while items := source.take(100, 0.0):
+        found += [item for item in items if isinstance(item, Packet)]
+    assert source.exhausted
+    return found
+
+
+def source_of(*paths: Path, **options: Any) -> ArchiveSource:
+    parts, faults = find(paths)
+    assert not faults
+    return ArchiveSource(parts, NOW_NS, **options)
+
+
+# -- files and records ------------------------------------------------------------------------------------------------
+
+
+def test_records_come_in_the_order_of_time_whatever_their_order_in_the_file(
+    tmp_path: Path, records: list[Record]
+) -> None:
+    file = tmp_path / "by_channel.mseed"
+    file.write_bytes(b"".join(r.data for r in sorted(records, key=lambda r: r.stream_id)))
+    found = packets(source_of(file))
+    assert [(p.channel, p.start_ns) for p in found] == [(f"FDSN:{r.stream_id}", r.start_ns) for r in records]
+    wanted = decode(records[5].data, None, NOW_NS)
+    assert isinstance(wanted, Packet)
+    np.testing.assert_array_equal(found[5].samples, wanted.samples)
+
+
+def test_an_sds_archive_is_read_as_one_file(tmp_path: Path, records: list[Record]) -> None:
+    source = source_of(sds(tmp_path, records))
+    assert source.expected() == {
+        "FDSN:XX_S00__H_H": frozenset("ZNE"),
+        **{f"FDSN:XX_S0{n}__H_H": frozenset("Z") for n in (1, 2, 3)},
+    }
+    assert Counter((p.channel, p.start_ns) for p in packets(source)) == Counter(
+        (f"FDSN:{r.stream_id}", r.start_ns) for r in records
+    )
+    assert source.bytes_done == source.bytes_all
+    assert source.data_s == pytest.approx(4 * SECONDS)
+
+
+def test_a_file_is_opened_when_its_time_comes(
+    tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    real = module.read_index
+    monkeypatch.setattr(module, "read_index", lambda path: (opened.append(path.name[-8:]), real(path))[1])
+    monkeypatch.setattr(module, "SLACK_NS", 60 * NS)
+    source = source_of(sds(tmp_path, records))
+    assert opened == []
+    source.take(1, 0.0)
+    assert Counter(opened) == {"2019.365": 6}
+    packets(source)
+    assert Counter(opened) == {"2019.365": 6, "2020.001": 6}
+
+
+def test_only_the_span_that_was_asked_for(tmp_path: Path, records: list[Record]) -> None:
+    folder = sds(tmp_path, records)
+    begin_ns, end_ns = MIDNIGHT_NS + 100 * NS, MIDNIGHT_NS + 200 * NS
+    parts, _ = find([folder], begin_ns + module.SLACK_NS, end_ns + module.SLACK_NS)
+    assert {part.path.name[-8:] for part in parts} == {"2020.001"}
+    found = packets(ArchiveSource(parts, NOW_NS, begin_ns=begin_ns, end_ns=end_ns))
+    assert len(found) == sum(r.end_ns >= begin_ns and r.start_ns < end_ns for r in records) > 0
+
+
+def test_what_is_no_record_is_passed_over_and_told(tmp_path: Path, records: list[Record]) -> None:
+    file = tmp_path / "damaged.mseed"
+    content = [r.data for r in records]
+    content[3] = b"\xa5" * 512
+    file.write_bytes(b"".join(content) + b"\0" * 100)
+    source = source_of(file)
+    assert len(packets(source)) == len(records) - 1
+    assert source.faults == [
+        f"{file}: 512 bytes from 1536 on hold no record",
+        f"{file}: 100 bytes from {512 * len(records)} on hold no record",
+    ]
+
+
+def test_files_that_only_obspy_reads(tmp_path: Path, records: list[Record]) -> None:
+    stream = obspy.Stream(
+        [obspy.Trace(np.arange(1000, dtype=np.int32), {"network": "XX", "station": "A", "channel": "EHZ"})]
+    )
+    stream.write(str(tmp_path / "a.sac"), format="SAC")
+    assert sum(len(p.samples) for p in packets(source_of(tmp_path / "a.sac"))) == 1000
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_read(tmp_path: Path, records: list[Record]) -> None:
+    (tmp_path / "readme.txt").write_text("no recording")
+    (tmp_path / "empty.mseed").touch()
+    (tmp_path / "good.mseed").write_bytes(b"".join(r.data for r in records))
+    parts, faults = find([tmp_path])
+    assert [part.path.name for part in parts] == ["good.mseed"]
+    assert [fault.split(":")[0] for fault in faults] == [
+        f"cannot read {tmp_path / 'empty.mseed'}",
+        f"cannot read {tmp_path / 'readme.txt'}",
+    ]
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        find([tmp_path / "nowhere"])
+
+
+def test_a_day_that_is_gone_by_its_time_does_not_end_the_scan(tmp_path: Path, records: list[Record]) -> None:
+    folder = sds(tmp_path, records)
+    source = source_of(folder)
+    lost = next(folder.rglob("XX.S01*2019.365"))
+    lost.unlink()
+    assert len({p.channel for p in packets(source)}) == 6
+    assert source.faults == [f"cannot read {lost}: No such file or directory"]
+
+
+# -- scans ------------------------------------------------------------------------------------------------------------
+
+
+class Stop(Hooks):
+    """Asks for a stop after so many packets."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def packet(self, packet: Packet) -> None:
+        self.left -= 1
+
+
+def scanned(config: Config, scorer: Scorer, folder: Path, state: Path, after: int = 10**9) -> ArchiveSource:
+    parts, hooks = find([folder])[0], Stop(after)
+    with Outbox(state) as outbox:
+        return scan_archive(
+            config,
+            scorer,
+            outbox,
+            lambda saved: ArchiveSource(parts, NOW_NS, saved.resume),
+            hooks,
+            lambda: hooks.left <= 0,
+        )
+
+
+def alerts_of(state: Path) -> list[Alert]:
+    with Outbox(state) as outbox:
+        return list(outbox.alerts())
+
+
+def test_an_archive_gives_the_alerts_of_its_records(
+    tmp_path: Path, config: Config, scorer: Scorer, records: list[Record], expected: list[Alert]
+) -> None:
+    assert {a.kind for a in expected} == {Kind.DETECTION, Kind.EVENT}
+    assert len({a.id for a in expected if a.kind is Kind.EVENT}) == 3  # the last of them has no time to settle
+    source = scanned(config, scorer, sds(tmp_path / "sds", records), tmp_path / "state")
+    assert not source.stopped
+    assert told(alerts_of(tmp_path / "state")) == told(expected)
+
+
+@pytest.mark.parametrize("after", [300, 500, 700, 1200])
+def test_a_scan_that_is_stopped_again_and_again_gives_the_same(
+    tmp_path: Path, config: Config, scorer: Scorer, records: list[Record], expected: list[Alert], after: int
+) -> None:
+    folder, state = sds(tmp_path / "sds", records), tmp_path / "state"
+    runs = 0
+    while scanned(config, scorer, folder, state, after).stopped:
+        runs += 1
+        assert runs < 60
+    assert runs > 0
+    assert told(alerts_of(state)) == told(expected)
+
+
+def test_what_was_decided_is_not_opened_again(
+    tmp_path: Path, config: Config, scorer: Scorer, records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, state = sds(tmp_path / "sds", records), tmp_path / "state"
+    monkeypatch.setattr(module, "SLACK_NS", 60 * NS)
+    scanned(config, scorer, folder, state)
+    opened: list[str] = []
+    real = module.read_index
+    monkeypatch.setattr(module, "read_index", lambda path: (opened.append(path.name[-8:]), real(path))[1])
+    scanned(config, scorer, folder, state)
+    assert set(opened) == {"2020.001"}
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+def test_tables_and_quakeml_hold_the_newest_revision_of_each(tmp_path: Path, expected: list[Alert]) -> None:
+    alerts = newest(expected)
+    assert len(alerts) == len({a.id for a in expected})
+    assert all(a.revision == max(o.revision for o in expected if o.id == a.id) for a in alerts)
+    write_csv(alerts, tmp_path / "a.csv")
+    write_parquet(alerts, tmp_path / "a.parquet")
+    write_quakeml(alerts, tmp_path / "a.xml")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    rows = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert [line["id"] for line in lines] == [row["id"] for row in rows] == [a.id for a in alerts]
+    assert [float(line["probability"]) for line in lines] == [row["probability"] for row in rows]
+    assert [row["stations"] for row in rows] == [len(a.stations) for a in alerts]
+    assert rows[0]["onset"] == "2019-12-31T23:55:49.840000Z"
+    events = obspy.read_events(str(tmp_path / "a.xml"))
+    assert [event.resource_id.id for event in events] == [f"smi:local/quake/{a.id}" for a in alerts]
+
+
+def test_nothing_found_is_a_table_too(tmp_path: Path) -> None:
+    write_csv([], tmp_path / "a.csv")
+    write_parquet([], tmp_path / "a.parquet")
+    write_quakeml([], tmp_path / "a.xml")
+    assert (tmp_path / "a.csv").read_text().startswith("id,kind,status")
+    assert parquet.read_table(tmp_path / "a.parquet").num_rows == 0
+    assert len(obspy.read_events(str(tmp_path / "a.xml"))) == 0
