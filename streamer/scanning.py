@@ -68,7 +68,7 @@ def run(
         stack.enter_context(progress)
         source = scan_archive(config, scorer, outbox, make, progress, lambda: asked.stop)
         alerts = tuple(outbox.alerts())
-    for name, path in outputs.items():
+    for name, path in outputs.items() if not source.stopped else ():
         results.WRITERS[name](results.newest(alerts), path)
     return Scanned(alerts, (*faults, *source.faults), source.stopped)
 

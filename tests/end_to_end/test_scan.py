@@ -1,0 +1,98 @@
+"""``quake-streamer scan`` as a program: an SDS archive of the demonstration's recording, stopped, gone on with, and wrong input."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import obspy
+import pytest
+from daemon_harness import Place, revisions, wait_for
+
+from quake.alerts import Alert
+from streamer.server import Record
+
+SCAN = (sys.executable, "-m", "streamer", "scan")
+
+
+@pytest.fixture
+def archive(tmp_path: Path, demo_records: list[Record]) -> Path:
+    """SDS, its records ten to a file's write, as slarchive would have left them."""
+    for record in demo_records:
+        start = obspy.UTCDateTime(ns=record.start_ns)
+        place = tmp_path / "sds" / str(start.year) / record.network / record.station / f"{record.channel}.D"
+        place.mkdir(parents=True, exist_ok=True)
+        name = f"{record.network}.{record.station}.{record.location}.{record.channel}.D.{start.year}.{start.julday:03}"
+        with (place / name).open("ab") as file:
+            file.write(record.data)
+    return tmp_path / "sds"
+
+
+@pytest.fixture
+def config(place: Place) -> Path:
+    return place.configure("seedlink://nowhere:1")
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*SCAN, *map(str, arguments)], capture_output=True, text=True, timeout=240, check=False)
+
+
+def alerts(text: str) -> list[Alert]:
+    return [Alert.model_validate_json(line) for line in text.splitlines()]
+
+
+def test_an_archive_gives_what_the_daemon_gives(
+    archive: Path, config: Path, undisturbed: list[Alert], tmp_path: Path
+) -> None:
+    """Stopped by Ctrl-C on the way; the same command then goes on, and what it writes holds all of it."""
+    command = [archive, "--config", config, "--json", "--state", tmp_path / "scan", "--csv", tmp_path / "alerts.csv"]
+    lines = tmp_path / "first.json"
+    with lines.open("w") as out:
+        first = subprocess.Popen([*SCAN, *map(str, command)], stdout=out, stderr=subprocess.PIPE, text=True)
+        wait_for("an alert is told", lambda: lines.stat().st_size or first.poll() is not None, 120.0)
+        first.send_signal(signal.SIGINT)
+        said = first.communicate(timeout=120)[1]
+    assert first.returncode == 1, said
+    assert not (tmp_path / "alerts.csv").exists()
+    assert "stopped; the same command goes on from here" in said
+    second = run(*command)
+    assert second.returncode == 0, second.stderr
+    assert "station-days" in second.stderr
+    assert revisions(alerts(lines.read_text() + second.stdout)) == revisions(undisturbed)
+    with (tmp_path / "alerts.csv").open(newline="") as file:
+        assert {row["id"] for row in csv.DictReader(file)} == {alert.id for alert in undisturbed}
+    other = run(archive, "--state", tmp_path / "scan")
+    assert other.returncode == 2
+    assert "--state: an earlier scan there was of other paths or times" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere.mseed"], "no such file: nowhere.mseed"),
+        ([__file__], f"cannot read {__file__}: Unknown format"),
+        ([Path(__file__).parent], "and"),
+        ([], "PATH"),
+        ([__file__, "--begin", "yesterday"], "no time as 2010-05-27T16:24:33: yesterday"),
+        ([__file__, "--csv", "/nowhere/alerts.csv"], "--csv: no such folder: /nowhere"),
+    ],
+)
+def test_wrong_input_is_told_in_a_line(arguments: list[object], told: str) -> None:
+    begun_s = time.monotonic()
+    found = run(*arguments)
+    assert found.returncode == 2
+    assert told in found.stderr
+    assert "Traceback" not in found.stderr
+    assert time.monotonic() - begun_s < 60.0
+
+
+def test_time_without_recordings(archive: Path) -> None:
+    found = run(archive, "--begin", "2011-01-01")
+    assert (found.returncode, found.stderr) == (
+        2,
+        "quake-streamer: no recording in the paths given, or none of that time\n",
+    )
