@@ -328,7 +328,8 @@ class Station:
             samples = bridge(samples, came)
         if samples.min() == samples.max():
             return None
-        return without_offset(row.resampler(without_offset(samples), self._grid.first_sample(k), self._grid.window))
+        resampled = row.resampler(without_offset(samples), self._grid.first_sample(k), self._grid.window)
+        return resampled if row.resampler.ratio == 1 else without_offset(resampled)
 
     def _whole(self, code: str, k: int) -> _Row | None:
         for row in self._rows.get(code, ()):

@@ -22,6 +22,7 @@ def without_offset(samples: NDArray[Any], quiet: int | None = None) -> NDArray[n
     """(..., N) less the mean of the first ``quiet`` (default: all), which is rounded to 2^-17 of the peak."""
     wide = samples.astype(np.float64)
     means = wide[..., :quiet].mean(axis=-1, keepdims=True)
-    peaks = np.abs(wide - means).max(axis=-1, keepdims=True)
+    low, high = wide.min(axis=-1, keepdims=True), wide.max(axis=-1, keepdims=True)
+    peaks = np.maximum(high - means, means - low)
     quanta = np.ldexp(1.0, np.maximum(np.frexp(peaks)[1] - BITS, LEAST_EXPONENT))
     return np.asarray(wide - np.where(peaks > 0, np.round(means / quanta) * quanta, means))
