@@ -60,6 +60,13 @@ LARGE = {
     ConvNeXtVariant.BASE,
     ConvNeXtVariant.LARGE,
     ConvNeXtVariant.XLARGE,
+    # Small of their family, and still ten seconds: a smaller one of it is compiled in every run.
+    EfficientNetBackbone.B1,
+    EfficientNetBackbone.B2,
+    EfficientNetBackbone.B3,
+    ConvNeXtVariant.PICO,
+    ConvNeXtVariant.NANO,
+    ConvNeXtVariant.TINY,
 }
 """Built as the others are, and ten seconds to some minutes each."""
 
@@ -73,9 +80,9 @@ def variants(family: type[Any], names: type[StrEnum], task: dict[str, Any]) -> l
 
 drill = (pytest.mark.drill, pytest.mark.timeout(900))
 vits = variants(HybridViT, Backbone, DETECTOR)
-whole_vit = pytest.param(partial(HybridViT, depth=None, pretrained=False), DETECTOR, id="TINY-12")
+whole_vit = pytest.param(partial(HybridViT, depth=None, pretrained=False), DETECTOR, id="TINY-12", marks=drill)
 efficient = variants(EfficientNet, EfficientNetBackbone, DETECTOR)
-photographs = pytest.param(partial(ConvNeXtMultiTask, "atto", pretrained=False), AS_DESIGNED, id="ATTO-224")
+photographs = pytest.param(partial(ConvNeXtMultiTask, "atto", pretrained=False), AS_DESIGNED, id="ATTO-224", marks=drill)
 convnexts = variants(ConvNeXtMultiTask, ConvNeXtVariant, CHARACTERISER)
 
 
