@@ -82,7 +82,9 @@ drill = (pytest.mark.drill, pytest.mark.timeout(900))
 vits = variants(HybridViT, Backbone, DETECTOR)
 whole_vit = pytest.param(partial(HybridViT, depth=None, pretrained=False), DETECTOR, id="TINY-12", marks=drill)
 efficient = variants(EfficientNet, EfficientNetBackbone, DETECTOR)
-photographs = pytest.param(partial(ConvNeXtMultiTask, "atto", pretrained=False), AS_DESIGNED, id="ATTO-224", marks=drill)
+photographs = pytest.param(
+    partial(ConvNeXtMultiTask, "atto", pretrained=False), AS_DESIGNED, id="ATTO-224", marks=drill
+)
 convnexts = variants(ConvNeXtMultiTask, ConvNeXtVariant, CHARACTERISER)
 
 
