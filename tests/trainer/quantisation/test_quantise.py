@@ -20,6 +20,7 @@ from quake.artifact import AZIMUTH_HEAD, MAGNITUDE_HEAD, CompiledModel, ModelErr
 from quake.data.seisbench import SeisBenchDataset
 from quake.data.spectrogram import spectrogram
 from quake.models import ConvNeXtMultiTask, EfficientNet
+from quake.probe import INT8_TOLERANCE
 from trainer.quantisation import quantise as quantising
 from trainer.quantisation.quantise import Measure, Quantisation, QuantisationError, Result, quantise
 from trainer.quantisation.speed import Speed, windows_per_second
@@ -139,7 +140,12 @@ class TestDescribed:
         assert ours.architecture == "toy; int8 (static)"
         assert ours.compilation is None
         assert {"onnx", "onnxruntime", "torch"} <= ours.built_with.keys()
-        same = ours.model_fields_set - {"weights_sha256", "architecture", "compilation", "built_with", "skill"}
+        assert ours.probe is not None
+        assert ours.probe.tolerance == INT8_TOLERANCE
+        assert theirs.probe is not None
+        assert ours.probe.answers != theirs.probe.answers  # the int8 network's own
+        other = {"weights_sha256", "architecture", "compilation", "built_with", "skill", "probe"}
+        same = ours.model_fields_set - other
         assert ours.model_dump(include=same) == theirs.model_dump(include=same)
 
     def test_card_and_folder(self, result: Result) -> None:
@@ -159,6 +165,7 @@ class Absent:
 sys.meta_path.insert(0, Absent)
 import numpy as np
 from quake.artifact import CompiledModel
+from quake.probe import INT8_TOLERANCE
 windows = np.random.default_rng(1).standard_normal((2, 3, 1056)).astype(np.float32)
 print(CompiledModel.load({str(result.path)!r}).predict(windows).tolist())
 """
