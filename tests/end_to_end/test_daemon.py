@@ -155,7 +155,7 @@ def test_redis_down_at_start_loses_nothing(place: Place, demo_records: list[Reco
                     undisturbed,
                     flow_s=flow_s,
                     most_flow_s=15.0,
-                    sabotage="publisher.py: an alert marked as sent before Redis answered",
+                    sabotage="publisher.py: _back_off ends the thread",
                 )
                 assert life.stop() == 0
 

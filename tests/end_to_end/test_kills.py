@@ -69,7 +69,7 @@ def test_killed_and_stopped_at_random_moments(
     assert playing > kills // 2, "most of the kills came after the recording's end"
     judge(
         "machine",
-        "kill -9 and SIGTERM in turn, at random moments",
+        f"kill -9 and SIGTERM in turn, at {kills} random moments",
         "no alert lost, none twice",
         published,
         undisturbed,
