@@ -56,9 +56,16 @@ def test_rates_that_are_resampled(rate: Fraction, expected: Fraction | None) -> 
     assert ratio(rate, 100) == expected
 
 
+def test_a_window_and_a_hop_last_whole_nanoseconds() -> None:
+    assert (Grid(20, 40, 10).window_ns, Grid(20, 40, 10).hop_ns) == (2 * NS, NS // 2)
+    assert (Grid(3, 2, 1).window_ns, Grid(3, 2, 1).hop_ns) == (666_666_666, 333_333_333)
+
+
 def test_a_hop_must_be_whole_samples() -> None:
     assert Grid.of(100.0, 2080, 0.1) == Grid(100, 2080, 10)
     with pytest.raises(ValueError, match=r"a hop of 0\.005 s is 0\.5 samples at 100 Hz"):
         Grid.of(100.0, 2080, 0.005)
-    with pytest.raises(ValueError, match="whole number"):
-        Grid.of(62.5, 2080, 1.0)
+    assert Grid.of(100.0, 2080, 0.01).hop == 1
+    for rate_hz, hop_s in ((62.5, 1.0), (62.5, 2.0), (100.0, 0.0), (100.0, -1.0)):
+        with pytest.raises(ValueError, match="whole number"):
+            Grid.of(rate_hz, 2080, hop_s)

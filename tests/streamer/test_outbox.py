@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from made_alerts import NOW_NS, alert, opening
 import streamer.outbox as outbox_module
 from quake.alerts import Alert
 from streamer.coincidence import CoincidenceState
-from streamer.outbox import FORGET, SCHEMA, Outbox, OutboxError, Produced, Progress
+from streamer.outbox import FORGET, SCHEMA, DamagedError, Outbox, OutboxError, Produced, Progress
 from streamer.source.resume import ResumePoint
 from streamer.trigger import TriggerState
 
@@ -153,10 +154,15 @@ def test_a_schema_that_nothing_leads_on_from_is_refused(path: Path, monkeypatch:
 def test_a_file_that_is_no_database_is_named(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(OutboxError, match=f"outbox {path}: file is not a database"):
+    with pytest.raises(DamagedError, match=f"outbox {path}: file is not a database"):
         Outbox(path)
-    with pytest.raises(OutboxError, match=str(path.parent)):
-        Outbox(path.parent)
+
+
+def test_a_file_that_cannot_be_opened_is_not_taken_for_a_damaged_one(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(OutboxError, match=f"outbox {path}: unable to open") as caught:
+        Outbox(path)
+    assert caught.type is OutboxError
 
 
 def test_damaged_pages_are_named(path: Path) -> None:
@@ -212,3 +218,74 @@ def test_two_threads_may_open_a_new_file_at_once(path: Path) -> None:
         assert len(other.unsent(9)) == 2
         other.mark_sent([1, 2])
         assert one.backlog()[0] == 0
+
+
+def test_damage_that_one_thread_has_seen_ends_the_other(path: Path) -> None:
+    with Outbox(path) as one, Outbox(path) as other:
+        one.commit(PROGRESS)
+        one.note.touch()
+        for call in (other.backlog, lambda: other.unsent(1), lambda: other.commit(Progress()), lambda: other.get("x")):
+            with pytest.raises(DamagedError, match=f"^outbox {path}: it is damaged: another thread has seen it$"):
+                call()
+        assert one.path.with_name("outbox.sqlite.damaged").exists()
+
+
+def test_damage_seen_while_running_is_noted_for_the_other_thread(path: Path) -> None:
+    with Outbox(path) as outbox:
+        outbox.commit(PROGRESS)
+    path.write_bytes(path.read_bytes()[:4096] + b"\xa5" * (path.stat().st_size - 4096))
+    with Outbox(path) as outbox:
+        with pytest.raises(DamagedError, match=f"^outbox {path}: it is damaged: .*malformed"):
+            outbox.unsent(9)
+        assert outbox.note.exists()
+
+
+def test_what_is_no_damage_is_raised_as_it_is_and_noted_nowhere(path: Path) -> None:
+    with Outbox(path) as outbox:
+        outbox._db.execute("DROP TABLE meta")
+        with pytest.raises(sqlite3.OperationalError, match="no such table: meta"):
+            outbox.get("x")
+        assert not outbox.note.exists()
+
+
+def test_a_check_says_what_is_wrong(path: Path) -> None:
+    with Outbox(path) as outbox:
+        outbox.commit(PROGRESS)
+        assert outbox.check() is None
+        outbox._db.execute("INSERT INTO trigger_state VALUES ('X', '{\"last_k\": \"x\"}')")
+        assert "valid integer" in str(outbox.check())
+        outbox._db.execute("DELETE FROM trigger_state WHERE subject = 'X'")
+        outbox.note.touch()
+        assert "another thread has seen it" in str(outbox.check())
+
+
+def test_every_finding_of_a_check_is_told(path: Path) -> None:
+    with Outbox(path) as outbox:
+        outbox.commit(PROGRESS)
+        outbox._db.execute("PRAGMA writable_schema = ON")
+        for column in ("k INTEGER", "subject TEXT"):
+            change = (
+                f"UPDATE sqlite_schema SET sql = replace(sql, '{column}', '{column} NOT NULL') WHERE name = 'alert'"
+            )
+            outbox._db.execute(change)
+    with Outbox(path) as outbox:
+        assert outbox.check() == "NULL value in alert.k; NULL value in alert.subject"
+
+
+def test_a_commit_waits_for_the_other_threads_transaction(path: Path) -> None:
+    """It is over within milliseconds, and a failed commit would hold everything up for a second."""
+
+    def other() -> None:
+        with Outbox(path) as outbox:
+            begin.wait(10)
+            outbox.set("name", "value")
+
+    begin, thread = threading.Event(), threading.Thread(target=other)
+    with Outbox(path) as one:
+        thread.start()
+        with one._transaction():
+            begin.set()
+            thread.join(0.3)
+            assert thread.is_alive()
+        thread.join(10)
+        assert one.get("name") == "value"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from made_packets import EPOCH_S, noise, packet
 from numpy.typing import NDArray
 
+from quake.alerts import Alert
 from quake.artifact import read_spec
 from streamer.composition import Scorer, compose, load_scorer, model_path
 from streamer.config import Config, resolve
@@ -19,7 +20,8 @@ from streamer.grid import Grid
 from streamer.hooks import Hooks
 from streamer.inventory import Stations
 from streamer.outbox import Outbox, Saved
-from streamer.pipeline import Pipeline
+from streamer.pipeline import RETRY_S, Pipeline
+from streamer.source.resume import ResumePoint
 from streamer.stages import NS, Cursor, Packet, Refused, Score, Subscribed, Unscored, Unused
 from streamer.trigger import ModelName, Thresholds
 
@@ -36,10 +38,11 @@ class Clock:
 
 @dataclass
 class SlowModel:
-    """Says 0.1 of every window, and takes ``seconds`` for a batch."""
+    """Says 0.1 of every window, or ``probability``, and takes ``seconds`` for a batch."""
 
     clock: Clock
     seconds: float
+    probability: float = 0.1
     spec = read_spec(model_path(resolve({"source": [{"servers": ["seedlink://x"], "select": ["*.*"]}]}, Path("x"))))
     sha256, device = 64 * "0", "cpu"
 
@@ -48,7 +51,7 @@ class SlowModel:
 
     def score(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]:
         self.clock.now_ns += int(self.seconds * NS)
-        return np.full((len(spectrograms), 2), (0.9, 0.1), np.float32)
+        return np.full((len(spectrograms), 2), (1 - self.probability, self.probability), np.float32)
 
     def warm_up(self, batch_sizes: Iterable[int]) -> None: ...
 
@@ -87,6 +90,30 @@ class Notes(Hooks):
     decided: list[tuple[int, str]] = field(default_factory=list)
     commits: int = 0
     failures: list[str] = field(default_factory=list)
+    refusals: list[Refused] = field(default_factory=list)
+    samples: list[tuple[str, Unused, int]] = field(default_factory=list)
+    packets: list[Packet] = field(default_factory=list)
+    alerts: list[tuple[str, str]] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+    ticks: int = 0
+
+    def tick(self) -> None:
+        self.ticks += 1
+
+    def stage(self, name: str, seconds: float) -> None:
+        self.stages[name] = self.stages.get(name, 0.0) + seconds
+
+    def committing(self, alerts: list[Alert]) -> None:
+        self.alerts += [("committing", a.id) for a in alerts]
+
+    def packet(self, packet: Packet) -> None:
+        self.packets.append(packet)
+
+    def refused(self, refused: Refused) -> None:
+        self.refusals.append(refused)
+
+    def samples_unused(self, channel: str, reason: Unused, count: int) -> None:
+        self.samples.append((channel, reason, count))
 
     def overload(self, dropping: bool) -> None:
         self.dropping.append(dropping)
@@ -97,8 +124,9 @@ class Notes(Hooks):
     def windows_unused(self, unscored: Unscored) -> None:
         self.decided += [(k, str(unscored.reason)) for k in range(unscored.first, unscored.last + 1)]
 
-    def committed(self, alerts: list[object]) -> None:  # type: ignore[override]
+    def committed(self, alerts: list[Alert]) -> None:
         self.commits += 1
+        self.alerts += [("committed", a.id) for a in alerts]
 
     def commit_failed(self, cause: str) -> None:
         self.failures.append(cause)
@@ -109,8 +137,17 @@ def settings(tmp_path: Path, **changes: object) -> Config:
     return resolve(content, tmp_path / "quake.toml")
 
 
-def pipeline(config: Config, feed: Feed, clock: Clock, seconds: float, notes: Notes, outbox: Outbox) -> Pipeline:
-    model = SlowModel(clock, seconds)
+def pipeline(
+    config: Config,
+    feed: Feed,
+    clock: Clock,
+    seconds: float,
+    notes: Notes,
+    outbox: Outbox,
+    probability: float = 0.1,
+    wake: Callable[[], None] = lambda: None,
+) -> Pipeline:
+    model = SlowModel(clock, seconds, probability)
     grid = Grid.of(model.spec.sampling_rate_hz, model.spec.window_samples, 1.0)
     limits = Thresholds(on=0.9, off=0.5, in_a_row=2, release=3, dead_k=15, longest_k=300)
     scorer = Scorer(model, grid, ModelName("m", 0), limits, 1)  # type: ignore[arg-type]
@@ -122,17 +159,17 @@ def pipeline(config: Config, feed: Feed, clock: Clock, seconds: float, notes: No
         outbox,
         Saved({}, None, {}),
         notes,
-        lambda: None,
+        wake,
         may_drop=config.mode == "live",
     )
     made.clock_ns = made.tick_ns = clock
     return made
 
 
-def recording(minutes: int) -> list[Packet]:
-    count = minutes * 60 * 100 // SAMPLES
+def recording(minutes: int, samples: int = SAMPLES) -> list[Packet]:
+    count = minutes * 60 * 100 // samples
     return [
-        packet("Z", n * SAMPLES, noise(SAMPLES, n), cursor=Cursor("seedlink://x", "XX_ABC", n + 1))
+        packet("Z", n * samples, noise(samples, n), cursor=Cursor("seedlink://x", "XX_ABC", n + 1))
         for n in range(count)
     ]
 
@@ -190,29 +227,171 @@ def test_a_first_packet_is_committed_at_once(tmp_path: Path) -> None:
 
 
 def test_an_outbox_that_cannot_be_written_stops_the_reading_not_the_daemon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, notes = Clock(), Notes()
+    clock, notes, ticks, pauses = Clock(), Notes(), list[int](), list[float]()
     feed = Feed(clock, recording(2), 8)
     with Outbox(tmp_path / "outbox.sqlite") as outbox:
         made = pipeline(settings(tmp_path), feed, clock, 0.0, notes, outbox)
         real, faults = outbox.commit, iter([True, True])
 
         def commit(progress: object) -> int:
+            ticks.append(notes.ticks)
             if next(faults, False):
                 raise sqlite3.OperationalError("database or disk is full")
             return real(progress)  # type: ignore[arg-type]
 
         monkeypatch.setattr(outbox, "commit", commit)
-        monkeypatch.setattr("streamer.pipeline.RETRY_S", 0.0)
+        monkeypatch.setattr("time.sleep", pauses.append)
         end_ns = feed.packets[-1].end_ns + NS
         made.run(lambda: clock.now_ns > end_ns)
         assert notes.failures == ["database or disk is full"] * 2
         assert outbox.load("x").resume["seedlink://x", "XX_ABC"].sequence is not None
     assert {reason for _, reason in notes.decided} == {"scored"}
+    assert ticks[:3] == [ticks[0], ticks[0] + 1, ticks[0] + 2], "to wait for the disk is no hanging"
+    assert pauses == [RETRY_S] * 2
+    (told,) = [r.message for r in caplog.records if "cannot be written" in r.message]
+    assert told.endswith("cannot be written: database or disk is full; alerts wait, nothing is read")
+
+
+def test_a_stop_does_not_wait_for_an_outbox_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, notes = Clock(), Notes()
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        made = pipeline(settings(tmp_path), Feed(clock, recording(1), 8), clock, 0.0, notes, outbox)
+
+        def commit(progress: object) -> int:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(outbox, "commit", commit)
+        end_ns = clock.now_ns + 10 * NS
+        monkeypatch.setattr("time.sleep", lambda s: setattr(clock, "now_ns", clock.now_ns + NS))
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            made.run(lambda: clock.now_ns > end_ns)
+    assert len(notes.failures) > 3
+
+
+def test_an_alert_is_committed_and_the_publisher_woken_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    clock, notes, woken = Clock(), Notes(), list[tuple[int, int]]()
+    feed = Feed(clock, recording(1), 99)
+    clock.now_ns = begin_ns = feed.packets[-1].end_ns
+    config = settings(tmp_path, worker={"batch_size": 1})
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+
+        def wake() -> None:
+            woken.append((clock.now_ns, outbox.backlog()[0]))
+
+        made = pipeline(config, feed, clock, 0.0, notes, outbox, probability=0.95, wake=wake)
+        made.run(lambda: clock.now_ns > begin_ns + 5 * NS)
+        (unsent,) = outbox.unsent(9)
+    ident = Alert.model_validate_json(unsent.body).id
+    assert woken == [(begin_ns, 1)], "not with the commit that is due within a second, and for nothing else"
+    assert notes.alerts == [("committing", ident), ("committed", ident)]
+    (told,) = [r.message for r in caplog.records if r.message.startswith("alert ")]
+    assert "XX_ABC" in told
+    assert {"ring", "cutter", "decide", "commit"} <= set(notes.stages)
+    assert all(0 < seconds < 60 for seconds in notes.stages.values())
+
+
+def test_without_coincidence_states_and_resume_points_are_committed_all_the_same(tmp_path: Path) -> None:
+    clock, packets = Clock(), recording(1)
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        made = pipeline(settings(tmp_path, coincidence=False), Feed(clock, packets, 8), clock, 0.0, Notes(), outbox)
+        made.run(lambda: clock.now_ns > packets[-1].end_ns + NS)
+        saved = outbox._saved()
+    assert saved.coincidence is None
+    assert len(saved.triggers) == len(saved.resume) == 1
+
+
+def test_what_is_committed_is_of_one_moment(tmp_path: Path) -> None:
+    """The resume point lies at the packet before the first that a window still to be decided needs."""
+    clock, notes = Clock(), Notes()
+    feed = Feed(clock, recording(2, samples=50), 8)
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        made = pipeline(settings(tmp_path), feed, clock, 0.0, notes, outbox)
+        end_ns = feed.packets[-1].end_ns + NS
+        made.run(lambda: clock.now_ns > end_ns)
+        saved = outbox._saved()
+    (subject,) = saved.triggers
+    first_k = max(k for k, _ in notes.decided) + 1
+    assert saved.triggers[subject].last_k == first_k - 1
+    needed_ns = made._p.alerting.grid.start_ns(first_k) - made._stations[subject].reach_ns
+    assert (EPOCH_S + 90) * NS < needed_ns < clock.now_ns
+    last = max(n for n, p in enumerate(feed.packets) if p.end_ns < needed_ns)
+    point = ResumePoint(last + 1, feed.packets[last + 1].start_ns, feed.packets[last].start_ns)
+    assert saved.resume == {("seedlink://x", "XX_ABC"): point}
+    assert saved.coincidence is not None
 
 
 def test_the_shipped_model_fits_the_defaults(tmp_path: Path) -> None:
     scorer = load_scorer(settings(tmp_path))
     assert scorer.earthquake == 1
     assert scorer.thresholds.off < scorer.thresholds.on
+
+
+@dataclass
+class Once:
+    """All that a server sends, at once."""
+
+    clock: Clock
+    items: list[Packet | Refused | Subscribed]
+    queued = 0
+
+    def take(self, limit: int, timeout_s: float) -> list[Packet | Refused | Subscribed]:
+        taken, self.items = self.items, []
+        self.clock.now_ns += NS // 10
+        return taken
+
+    def expected(self) -> Mapping[str, frozenset[str]]:
+        return {}
+
+
+def committed(tmp_path: Path, clock: Clock, notes: Notes, *items: Packet | Refused | Subscribed) -> Saved:
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        feed = Once(clock, list(items))
+        made = pipeline(settings(tmp_path), feed, clock, 0.0, notes, outbox)  # type: ignore[arg-type]
+        end_ns = clock.now_ns + 3 * NS
+        made.run(lambda: clock.now_ns > end_ns)
+        return outbox.load("x")
+
+
+def test_a_refused_record_counts_as_received_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its number must be asked for no more; one from a file has none."""
+    notes, place = Notes(), Cursor("seedlink://x", "XX_ABC", 8)
+    refused = [Refused(Unused.CORRUPT, f"XX_ABC: bad {n}", c, 512) for n, c in enumerate([place, place, None])]
+    saved = committed(tmp_path, Clock(), notes, *refused)
+    assert saved.resume == {("seedlink://x", "XX_ABC"): ResumePoint(8, None, None)}
+    assert notes.refusals == refused
+    told = [r.message for r in caplog.records if "refused" in r.message]
+    assert told == ["record refused: XX_ABC: bad 0", "record refused: XX_ABC: bad 2"], (
+        "one line for each station and reason"
+    )
+
+
+def test_a_packet_of_no_use_holds_no_resume_point_back(tmp_path: Path) -> None:
+    """A channel that stands in no window, and one of the future: nobody will decide them."""
+    clock = Clock()
+    items = [
+        packet("U", 0, noise(100), cursor=Cursor("seedlink://x", "XX_ABC", 1)),
+        packet("Z", 100 * 3600, noise(100), cursor=Cursor("seedlink://x", "XX_ABC", 2)),
+    ]
+    items[1] = replace(items[1], received_ns=clock.now_ns)
+    notes = Notes()
+    saved = committed(tmp_path, clock, notes, *items)
+    assert notes.packets == items, "counted as received all the same"
+    assert saved.resume["seedlink://x", "XX_ABC"].sequence == 2
+
+
+def test_samples_that_were_not_used_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    notes = Notes()
+    committed(
+        tmp_path, Clock(), notes, packet("U", 0, noise(100)), packet("Z", 0, noise(50)), packet("Z", 0, noise(50))
+    )
+    assert [(c[-1], r, n) for c, r, n in notes.samples] == [("U", Unused.COMPONENT, 100), ("Z", Unused.OVERLAP, 50)]
+    assert ["100 samples from 2023-11-14T22:13:20" in r.message for r in caplog.records if "not used" in r.message] == [
+        True
+    ]

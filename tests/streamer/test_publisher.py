@@ -32,6 +32,10 @@ class Heard(Hooks):
         self.outcomes: list[tuple[str, int, str]] = []
         self.failures: Counter[str] = Counter()
         self.used_bytes = 0
+        self.marked = 0
+
+    def marked_sent(self, count: int) -> None:
+        self.marked += count
 
     def published(self, alert: Alert, outcome: str) -> None:
         self.outcomes.append((alert.id, alert.revision, outcome))
@@ -121,6 +125,7 @@ def test_stream_and_channel_in_order_with_the_alert_as_committed(valkey: Valkey,
         told = [m["data"] for _ in bodies if (m := channel.get_message(timeout=5))]
         assert told == bodies
         assert client.ttl(keys.seen(items[0].alert.id)) > 29 * 86_400
+    assert heard.marked == 9
     with Outbox(path) as outbox:
         assert outbox.backlog()[0] == 0
 
@@ -185,7 +190,7 @@ def test_redis_down_at_the_start_then_up_then_restarted(own_valkey: OwnValkey, p
 
 
 def test_what_waited_too_long_is_stale(valkey: Valkey, path: Path) -> None:
-    commit(path, Produced(alert("old", onset=NOW_NS - 301 * NS)), Produced(alert("new", onset=NOW_NS - 299 * NS)))
+    commit(path, Produced(alert("old", onset=NOW_NS - 301 * NS)), Produced(alert("new", onset=NOW_NS - 300 * NS)))
     with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
         until(lambda: len(heard.sent) == 2)
     with valkey.client() as client:
@@ -206,12 +211,15 @@ def test_heartbeat_goes_on_under_a_clock_that_stands_still(valkey: Valkey, path:
     with valkey.client() as client, client.pubsub() as channel:
         channel.subscribe(keys.heartbeat)
         client.hset(keys.heartbeat, "gone", str(NOW_NS - 25 * HOUR_NS))
-        with publishing(path, settings(valkey.url, valkey.prefix)):
+        client.hset(keys.heartbeat, "quiet", str(NOW_NS - 24 * HOUR_NS))
+        with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
             beats: list[Any] = []
             until(
                 lambda: len([m for m in [channel.get_message(timeout=1)] if m and beats.append(m)]) or len(beats) >= 4
             )
-        assert client.hgetall(keys.heartbeat) == {"d1": str(NOW_NS)}
+        assert not heard.failures
+        assert {m["data"] for m in beats if m["type"] == "message"} == {"d1"}
+        assert client.hgetall(keys.heartbeat) == {"d1": str(NOW_NS), "quiet": str(NOW_NS - 24 * HOUR_NS)}
 
 
 def test_old_entries_are_trimmed_from_the_stream(valkey: Valkey, path: Path) -> None:
@@ -223,6 +231,17 @@ def test_old_entries_are_trimmed_from_the_stream(valkey: Valkey, path: Path) -> 
         with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
             until(lambda: heard.sent)
         assert len(entries(client, stream)) < 150
+
+
+def test_entries_within_the_retention_stay_on_the_stream(valkey: Valkey, path: Path) -> None:
+    stream, oldest_ms = Keys(valkey.prefix).events, (NOW_NS - 30 * 24 * HOUR_NS) // 1_000_000
+    with valkey.client() as client:
+        for n in range(300):
+            client.xadd(stream, {"alert": "x"}, id=f"{oldest_ms + n}-0")
+        commit(path, Produced(alert("a")))
+        with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+            until(lambda: heard.sent)
+        assert len(entries(client, stream)) == 301
 
 
 def test_one_alert_that_cannot_be_read_holds_up_nobody(valkey: Valkey, path: Path) -> None:
@@ -260,7 +279,9 @@ def test_stopping_empties_the_outbox_first(valkey: Valkey, path: Path) -> None:
     assert len(heard.sent) == 100
 
 
-def test_it_outlives_a_fault_of_its_own(valkey: Valkey, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_outlives_a_fault_of_its_own(
+    valkey: Valkey, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     faults, real = iter([RuntimeError("a fault of ours")]), Publisher._beat
 
     def beat(self: Publisher, *arguments: Any) -> None:
@@ -273,6 +294,8 @@ def test_it_outlives_a_fault_of_its_own(valkey: Valkey, path: Path, monkeypatch:
     with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
         until(lambda: heard.sent == [alert("a").id])
     assert heard.failures == {"internal": 1}
+    (told,) = [r for r in caplog.records if r.message.startswith("a fault in the publisher; trying again")]
+    assert told.exc_info, "with its trace"
 
 
 def test_a_strangers_value_among_the_heartbeats_is_cleared_away(valkey: Valkey, path: Path) -> None:
@@ -294,7 +317,8 @@ def test_stopping_while_redis_is_down_ends_and_does_not_spin(path: Path) -> None
     until(lambda: heard.failures)
     one.stop(1.0)
     assert not one.is_alive()
-    assert sum(heard.failures.values()) < 100
+    assert set(heard.failures) == {"ConnectionError"}
+    assert heard.failures.total() < 100
     with Outbox(path) as outbox:
         assert outbox.backlog()[0] == 1
 
@@ -363,3 +387,88 @@ def test_outbox_over_its_quota_forgets_what_redis_has(
             until(lambda: heard.used_bytes)
         assert outbox.send_again(0) == 100
     assert "the outbox is full (outbox_mb): 200 alert(s) that were sent cannot be offered again" in caplog.text
+
+
+def test_alerts_that_redis_holds_are_forgotten_after_the_time_in_which_they_are_offered_again(
+    valkey: Valkey, path: Path
+) -> None:
+    ages = [49, 48, 1]
+    commit(path, *(Produced(alert(f"{hours} h", created=NOW_NS - hours * HOUR_NS)) for hours in ages))
+    with Outbox(path) as outbox:
+        outbox.mark_sent([u.sequence for u in outbox.unsent(2)])
+    with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+        until(lambda: heard.sent)
+    assert heard.sent == [alert("1 h").id], "what was sent does not go out again"
+    with Outbox(path) as outbox:
+        assert outbox.send_again(0) == 2
+
+
+def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, pauses = Heard(), list[float]()
+    one = Publisher(settings("redis://127.0.0.1:1/0", "{q}"), path, heard)
+    monkeypatch.setattr(module, "RETRY_S", (0.2, 1.0))
+    monkeypatch.setattr(one._abandoned, "wait", pauses.append)
+    monkeypatch.setattr(one._random, "uniform", lambda low, high: high)
+    one._recovered()
+    for _ in range(5):
+        one._back_off("x")
+    one._recovered()
+    one._back_off("x")
+    assert pauses == [0.2, 0.4, 0.8, 1.0, 1.0, 0.2]
+    one._stopping.set()
+    for _ in range(3):
+        one._back_off("x")
+    assert pauses[6:] == [0.4, 0.2, 0.2], "the last tries before the end are quick ones"
+    assert heard.failures == {"x": 9}
+
+
+def test_pauses_are_scattered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many daemons must not return to a server at once, and none before half of its pause."""
+    pauses = []
+    for _ in range(200):
+        one = Publisher(settings("redis://127.0.0.1:1/0", "{q}"), path, Heard())
+        one._recovered()
+        with monkeypatch.context() as patch:
+            patch.setattr(one._abandoned, "wait", pauses.append)
+            one._back_off("x")
+    assert 0.5 * 0.05 <= min(pauses) < 0.6 * 0.05
+    assert 0.9 * 0.05 < max(pauses) <= 0.05
+
+
+def test_it_rests_while_there_is_nothing_to_send(valkey: Valkey, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, drained, beats = Publisher._drain, [], []
+
+    def drain(self: Publisher, *arguments: Any) -> bool:
+        drained.append(True)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Publisher, "_drain", drain)
+    with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+        heard.redis_reachable = beats.append  # type: ignore[method-assign]
+        until(lambda: len(beats) >= 3)
+    assert len(drained) < 10 * len(beats), "five looks a heartbeat"
+
+
+def test_it_ends_with_the_process(path: Path) -> None:
+    assert Publisher(settings("redis://127.0.0.1:1/0", "{q}"), path, Heard()).daemon
+
+
+def test_what_is_offered_again_is_told(valkey: Valkey, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    commit(path, *(Produced(alert(name)) for name in "abc"))
+    with Outbox(path) as outbox:
+        outbox.mark_sent([1, 2])
+        outbox.set("redis", "another one")
+    with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+        until(lambda: len(heard.sent) == 3)
+    assert "offering 2 alert(s) again" in caplog.text
+
+
+def test_an_alert_that_cannot_be_read_is_named(valkey: Valkey, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    commit(path, Produced(alert("a")), Produced(alert("b")))
+    with Outbox(path) as outbox:
+        outbox._db.execute("UPDATE alert SET body = '{}' WHERE sequence = 1")
+    with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
+        until(lambda: heard.sent)
+    assert f"outbox {path}: alert 1 is given up, it cannot be read" in caplog.text

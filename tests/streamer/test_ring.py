@@ -42,6 +42,7 @@ def test_ring_is_a_dictionary_that_forgets(inserts: list[tuple[int, list[int], i
             assert ring.complete(begin, begin + 4) == all(n in model for n in range(begin, begin + 4))
             assert ring.next_present(begin) == min((n for n in model if n >= begin), default=None)
         assert ring.fill == len(model) / CAPACITY
+        assert (ring.begin, ring.end) == (newest - CAPACITY, newest)
 
 
 def test_an_empty_ring_has_nothing() -> None:

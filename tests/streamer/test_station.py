@@ -20,6 +20,7 @@ from scipy.signal import resample_poly
 from quake.data.offset import without_offset
 from quake.data.resampling import taps
 from streamer.bridge import bridge
+from streamer.clock_guard import ClockGuard
 from streamer.grid import Grid
 from streamer.orientation import orientation
 from streamer.resample import resampler
@@ -389,6 +390,121 @@ def test_restart_goes_on_with_the_window_after_the_last() -> None:
     whole = run(station_of("Z", "N"), packets)
     resumed = run(station_of("Z", "N", next_k=K0 + 9), [p for p in packets if p.end_ns >= GRID.start_ns(K0 + 9)])
     assert resumed == {k: o for k, o in whole.items() if k >= K0 + 9}
+
+
+def judged(
+    guard: ClockGuard, at: int, clock: int | None, newest: int = 0, code: str = "Z"
+) -> tuple[list[int], list[int], bool]:
+    """All in seconds; the starts of the packets that are taken and refused."""
+    one = packet(code, at, noise(1), 1)
+    place = [None if t is None else (EPOCH_S + t) * NS for t in (clock, newest)]
+    verdict = guard.judge(one, place[0], place[1] or 0)
+    taken, refused = ([p.start_ns // NS - EPOCH_S for p in ps] for ps in (verdict.accepted, verdict.refused))
+    return taken, refused, verdict.went_back
+
+
+def test_a_jump_is_measured_from_the_newest_packets_start_and_its_end() -> None:
+    for at, near in ((899, False), (900, True), (1300, True), (1301, False)):
+        assert judged(ClockGuard(100 * NS), at, 1000, 1200)[0] == [at] * near
+
+
+def test_a_stray_packet_that_another_stray_one_follows_is_refused_and_the_second_held() -> None:
+    guard = ClockGuard(100 * NS)
+    assert judged(guard, 5000, 1000) == ([], [], False)
+    assert judged(guard, 9000, 1000) == ([], [5000], False)
+    assert judged(guard, 9001, 1000) == ([9000, 9001], [], False)
+
+
+def test_a_packet_that_comes_twice_agrees_with_nothing() -> None:
+    guard = ClockGuard(100 * NS)
+    assert judged(guard, 5000, 1000) == ([], [], False)
+    assert judged(guard, 5000, 1000) == ([], [5000], False)
+    assert judged(guard, 5001, 1000) == ([5000, 5001], [], False)
+
+
+def test_a_clock_went_back_if_the_oldest_packet_that_is_taken_lies_before_it() -> None:
+    guard = ClockGuard(100 * NS)
+    judged(guard, 500, 1000)
+    assert judged(guard, 501, 1000) == ([500, 501], [], True)
+    judged(guard, 3000, 1000, code="N")
+    judged(guard, 2999, 1000)
+    assert judged(guard, 3001, 1000) == ([2999, 3000, 3001], [], False)
+
+
+def test_the_older_of_two_rates_makes_room_for_a_third() -> None:
+    """Whichever is slower: a channel that goes through three rates keeps the one that it had last."""
+    for rates in ((20, 50, 100), (100, 50, 20), (50, 100, 20), (50, 20, 100)):
+        station = station_of("Z")
+        for n, rate in enumerate(rates):
+            station.insert(packet("Z", n * 10 * rate, noise(rate), rate), lambda *_: None)
+        assert [row.ring.rate for row in station._rows["Z"]] == sorted(rates[1:])
+
+
+def test_samples_before_the_first_undecided_window_are_late() -> None:
+    """They are still within the ring, and nobody needs them."""
+    counts: Counter[Unused] = Counter()
+    station = station_of("Z")
+    run(station, [p for p in stream("Z", 0, 160) if p.start_ns != (EPOCH_S + 2) * NS])
+    late = packet("Z", 40, noise(20), RATE)
+    assert station.insert(late, lambda reason, n: counts.update({reason: n})) == [late]
+    assert counts == {Unused.LATE: 20}
+
+
+def test_windows_of_no_use_name_their_station() -> None:
+    station = station_of("Z", "N")
+    items = []
+    for one in [*stream("N", 0, 60), packet("N", 300, noise(20), RATE)]:
+        station.insert(one, lambda *_: None)
+        items += station.cut()
+    assert {(i.subject, i.reason) for i in items if isinstance(i, Unscored)} == {
+        (SUBJECT, Unused.COMPONENT),
+        (SUBJECT, Unused.GAP),
+    }
+
+
+def test_a_late_component_joins_the_announced_ones() -> None:
+    """Those that were announced are expected all the same, though they never sent anything."""
+    found = run(station_of("Z", "N"), together(stream("Z", 0, 200), stream("E", 0, 200)))
+    assert {o[:2] for o in found.values()} == {("ZE", False)}
+
+
+@pytest.mark.parametrize(("first", "complete"), [(10, False), (11, True)])
+def test_a_component_that_begins_within_the_spare_time_was_always_there(first: int, complete: bool) -> None:
+    """Half of what a window is longer than the wait: 10 samples. It lacks them in the first window."""
+    found = run(Station(SUBJECT, GRID, POLICY), together(stream("Z", 0, 200), stream("N", first, 200)))
+    assert found[K0][:2] == ("Z", complete)
+
+
+def test_after_a_restart_components_need_not_be_announced() -> None:
+    found = run(Station(SUBJECT, GRID, POLICY, next_k=K0 + 2), stream("Z", 0, 200))
+    assert min(found) == K0 + 2
+    assert {o[:2] for o in found.values()} == {("Z", True)}
+
+
+def test_a_ring_is_never_too_short_for_a_window_and_its_wait() -> None:
+    packets = together(stream("Z", 0, 200, size=5), stream("N", 0, 100, size=5))
+    found = run(station_of("Z", "N"), packets)
+    assert found == run(station_of("Z", "N", policy=replace(POLICY, ring_ns=1)), packets)
+    assert found[K0 + 7][:2] == ("Z", False)
+
+
+def test_a_packet_longer_than_the_ring_that_short_ones_made_is_placed_piece_by_piece() -> None:
+    samples = noise(4000, 2)
+    short = [packet("Z", at, samples[at : at + 20], RATE) for at in range(0, 4000, 20)]
+    found = run(station_of("Z"), [short[0], packet("Z", 20, samples[20:], RATE)])
+    assert found == {k: o for k, o in run(station_of("Z"), short).items() if k in found}
+    assert len(found) > 390
+
+
+def test_after_a_restart_the_first_window_waits_for_nobody_more() -> None:
+    one = [packet("Z", 0, noise(GRID.window), RATE)]
+    assert set(run(station_of("Z", next_k=K0), one)) == {K0}
+    assert not run(station_of("Z"), one), "an earlier packet may still come"
+
+
+def test_a_station_whose_packets_were_all_refused_has_a_reach() -> None:
+    """After a restart it is asked for, with the first packet that comes."""
+    assert station_of("Z").reach_ns == 2 * NS // RATE
 
 
 def test_horizontals_renamed_in_mid_stream() -> None:

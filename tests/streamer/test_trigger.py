@@ -11,7 +11,7 @@ from made_packets import SUBJECT, score
 from streamer import onset
 from streamer.grid import Grid
 from streamer.stages import NS, Detection, Score, Unscored, Unused, Window
-from streamer.trigger import ModelName, Thresholds, Trigger, TriggerState, detection_id
+from streamer.trigger import TRACE_WINDOWS, ModelName, Thresholds, Trigger, TriggerState, detection_id
 
 GRID = Grid(20, 40, 20)
 LIMITS = Thresholds(on=0.8, off=0.4, in_a_row=2, release=2, dead_k=6, longest_k=12)
@@ -41,6 +41,7 @@ def test_opens_with_the_run_and_closes_with_the_release() -> None:
     assert closing.off_ns == closing.decided_ns == GRID.end_ns(107)
     assert closing.probability == 0.9
     assert opening.trace == ((100, 0.0), (101, 0.0), (102, 0.9), (103, 0.8))
+    assert (opening.received_ns, closing.received_ns) == (103, 107), "latency counts from the window that decides"
 
 
 @pytest.mark.parametrize("row", ["0908080", "09-90", "0790790", "0000"])
@@ -60,6 +61,41 @@ def test_dead_time_runs_from_the_first_window_of_an_opening() -> None:
     assert [(d.k, d.off_ns is None) for d in found] == [(100, True), (100, False), (106, True)]
 
 
+def test_a_held_detection_opens_and_closes_held_and_the_next_one_does_not() -> None:
+    one = trigger()
+    one.hold()
+    assert one.state == TriggerState()
+    decide(one, "99")
+    one.hold()
+    assert [(d.k, d.held) for d in decide(one, "00990", first=102)] == [(100, True)]
+    assert [(d.k, d.held) for d in decide(one, "99", first=107)] == [(107, False)]
+
+
+def test_a_window_exactly_at_off_keeps_it_open() -> None:
+    assert len(decide(trigger(), "9944444")) == 1
+    assert len(decide(trigger(), "9934343")) == 1
+    assert len(decide(trigger(), "9933")) == 2
+
+
+def test_a_detection_names_the_components_of_the_window_that_opened_it() -> None:
+    one = trigger(in_a_row=1, release=1)
+    opening, closing = (one.decide(score(k, p, components=c)) for k, p, c in ((5, 0.9, "ZN"), (6, 0.0, "ZNE")))
+    assert opening is not None
+    assert closing is not None
+    assert {(d.components, d.complete) for d in (opening, closing)} == {("ZN", False)}
+
+
+def test_the_trace_holds_the_newest_windows() -> None:
+    one = trigger()
+    assert not decide(one, "0" * 50)
+    one.decide(score(150, 0.9))
+    opening = one.decide(score(151, 0.876_543))
+    assert opening is not None
+    assert len(opening.trace) == TRACE_WINDOWS
+    assert opening.trace[0] == (152 - TRACE_WINDOWS, 0.0)
+    assert opening.trace[-1] == (151, 0.8765)
+
+
 def test_between_off_and_on_it_stays_open_up_to_the_longest() -> None:
     opening, closing = decide(trigger(), "99" + "5" * 12)
     assert closing.off_ns == GRID.end_ns(opening.k + 12)
@@ -75,12 +111,29 @@ def test_it_waits_for_data_though_not_for_ever() -> None:
     assert one.state.last_k == 10**9
 
 
+def test_a_gap_of_the_longest_length_closes_and_a_shorter_one_does_not() -> None:
+    one, other = trigger(), trigger()
+    decide(one, "99")
+    decide(other, "99")
+    assert one.decide(Unscored(SUBJECT, 102, 111, Unused.GAP)) is None
+    assert other.decide(Unscored(SUBJECT, 102, 112, Unused.GAP)) is not None
+
+
+def test_nothing_is_decided_before_the_first_window() -> None:
+    one = trigger()
+    assert one.decided_ns == 0
+    decide(one, "0")
+    assert one.decided_ns == GRID.end_ns(100)
+
+
 def test_a_clock_set_back_closes_what_is_open() -> None:
     one = trigger()
     decide(one, "099")
     closing = one.decide(score(10, 0.9))
     assert closing is not None
-    assert closing.off_ns == GRID.end_ns(102)
+    assert closing.off_ns == closing.decided_ns == GRID.end_ns(102)
+    assert closing.received_ns == 0, "no packet led to it"
+    assert [k for k, _ in closing.trace] == [100, 101, 102]
     assert one.state == TriggerState(last_k=10)
 
 
