@@ -1,7 +1,7 @@
 # Two commands are all a newcomer needs:  make demo   make test
 BIN := .venv/bin
 
-.PHONY: help demo test drill fuzz check bench models setup clean
+.PHONY: help demo test drill fuzz mutate check bench models setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -9,6 +9,7 @@ help:
 	@echo "make test    every test but the drills"
 	@echo "make drill   the tests that take minutes each"
 	@echo "make fuzz    random bytes for whatever reads bytes from outside, a minute each"
+	@echo "make mutate  breaks the ring, the cutter, the trigger and the acknowledgement, line by line, in hours"
 	@echo "make check   format, lint, types, import rules, generated files, known vulnerabilities"
 	@echo "make bench   benchmarks"
 	@echo "make models  builds the models again from their recipes, in hours"
@@ -28,6 +29,10 @@ drill: setup
 
 fuzz: setup
 	@$(BIN)/python -W ignore tests/fuzz/fuzz.py $(SECONDS)
+
+# EACH=70: so many mutants of each file.  docs/explanation/mutation.md
+mutate: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore scripts/mutate
 
 check: setup
 	@$(BIN)/ruff format --check .
@@ -51,4 +56,4 @@ models: setup
 	@scripts/models
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-output
+	rm -rf .venv build dist mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-output
