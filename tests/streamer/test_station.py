@@ -93,7 +93,7 @@ class Recording:
             return Unused.FLAT if len(moving) < len(cut) else Unused.COMPONENT
         rows = np.zeros((3, GRID.window), np.float32)
         for c, x in moving.items():
-            rows["ZNE".index(c)] = without_offset(without_offset(x)).astype(np.float32)
+            rows["ZNE".index(c)] = without_offset(x).astype(np.float32)
         return "".join(c for c in "ZNE" if c in moving), complete, rows.tobytes()
 
 
