@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quake.backends import Backend
-from quake.data.onnx_metadata import append_metadata
-from quake.data.spec import SPEC_MEMBER, Compilation, ModelError, ModelSpec, is_torchscript, parse_spec, read_content
+from quake.data.spec import Compilation, ModelError, ModelSpec
+from quake.data.spec_file import SPEC_MEMBER, is_torchscript, parse_spec, read_content, with_spec
 from quake.data.spectrogram import spectrogram
 from quake.probe import probe, probe_windows
 
@@ -89,18 +89,12 @@ def export_onnx(path: str | Path) -> bytes:
     network = read_network(path, content, spec, "cpu")
     bare = _onnx_content(network, spec)
     spec = spec.model_copy(update={"weights_sha256": weights_sha256(bare)})
-    exported = append_metadata(bare, SPEC_MEMBER, spec.model_dump_json(indent=2).encode())
-    noise = probe_windows(spec)[
-        0
-    ]  # what a deep network answers to louder windows than it was fitted on, rounding decides
-    images = spectrogram(np.stack([noise, -noise, noise[:, ::-1], noise[::-1]]), spec.spectrogram)
-    backends: tuple[Backend, Backend] = OnnxRuntime.load(path, exported, spec, "cpu", None), TorchScript(network, "cpu")
-    answers = [backend.logits(images) for backend in backends]
-    worst = _difference(spec, *answers)
+    backends: tuple[Backend, Backend] = OnnxRuntime.load(path, bare, spec, "cpu", None), TorchScript(network, "cpu")
+    images = _noise_images(spec)
+    worst = _difference(spec, *(backend.logits(images) for backend in backends))
     if not worst <= ONNX_TOLERANCE:
         raise ModelError(f"{path}: on ONNX Runtime a probability differs by {worst:.2g} (allowed: {ONNX_TOLERANCE:g})")
-    spec = spec.model_copy(update={"probe": probe(backends[0], spec)})
-    return append_metadata(bare, SPEC_MEMBER, spec.model_dump_json(indent=2).encode())
+    return with_spec(bare, spec.model_copy(update={"probe": probe(backends[0], spec)}))
 
 
 def _check_example(spec: ModelSpec, example: NDArray[np.float32], method: str) -> None:
@@ -112,6 +106,12 @@ def _check_example(spec: ModelSpec, example: NDArray[np.float32], method: str) -
         raise ModelError(f"{spec.name}: the example has shape {example.shape[1:]}, the spec says {spec.input_shape}")
     if len(example) < 2:
         raise ModelError(f"{spec.name}: an example of one window cannot show that the batch is free")
+
+
+def _noise_images(spec: ModelSpec) -> NDArray[np.float32]:
+    """Of noise alone: what a deep network answers to windows louder than it was fitted on, rounding may decide."""
+    noise = probe_windows(spec)[0]
+    return spectrogram(np.stack([noise, -noise, noise[:, ::-1], noise[::-1]]), spec.spectrogram)
 
 
 def _random_like(example: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,13 +6,14 @@ Each load asks them again: weights that are whole, in a runtime that computes ot
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from quake.backends import Backend
-from quake.data.spec import ModelSpec, Probe
+from quake.backends import Backend, first_line
+from quake.data.spec import ModelError, ModelSpec, Probe
 from quake.data.spectrogram import spectrogram
 
 SEED = 33
@@ -41,23 +42,39 @@ def _envelope(share: NDArray[np.float64], onset: float | None) -> NDArray[np.flo
 
 
 def probe(backend: Backend, spec: ModelSpec, tolerance: float = FLOAT_TOLERANCE) -> Probe:
-    """What the network answers to its test windows."""
-    answers = probabilities(backend, spec, spectrogram(probe_windows(spec), spec.spectrogram))
-    return Probe(answers=tuple(tuple(round(float(p), 6) for p in row) for row in answers), tolerance=tolerance)
+    """What the network answers to its test windows, for the spec. ModelError where it answers nothing."""
+    found = _answers(backend, spec)
+    if not np.isfinite(found).all():
+        raise ModelError(f"{spec.name}: the network answers NaN to its own test windows")
+    return Probe(answers=tuple(tuple(round(float(p), 6) for p in row) for row in found), tolerance=tolerance)
 
 
-def disagreement(backend: Backend, spec: ModelSpec) -> float:
-    """The largest difference of a probability from what the file states; 0 where it states nothing."""
+def check_probe(path: Path, backend: Backend, spec: ModelSpec) -> None:
+    """ModelError where the network answers otherwise than the spec states; a spec that states nothing is not asked."""
     if spec.probe is None:
-        return 0.0
-    found = probe(backend, spec).answers
-    return float(np.abs(np.subtract(found, spec.probe.answers)).max())
+        return
+    difference = float(np.abs(_answers(backend, spec) - spec.probe.answers).max())
+    if not difference <= spec.probe.tolerance:  # NaN neither
+        raise ModelError(
+            f"{path}: on its own test windows a probability differs by {difference:.3g} from what the file states "
+            f"(allowed: {spec.probe.tolerance:g}); the runtime or this machine computes otherwise"
+        )
+
+
+def _answers(backend: Backend, spec: ModelSpec) -> NDArray[np.float32]:
+    """(4, classes of all heads)."""
+    images = spectrogram(probe_windows(spec), spec.spectrogram)
+    try:
+        return probabilities(backend, spec, images)
+    except Exception as error:  # a network can raise what it likes
+        raise ModelError(f"{spec.name}: the network refuses its own test windows: {first_line(error)}") from error
 
 
 def probabilities(backend: Backend, spec: ModelSpec, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(B, channels, height, width) -> (B, classes of all heads)."""
+    """(B, channels, height, width) -> (B, classes of all heads); NaN where logits are infinite."""
     temperature = np.float32(spec.calibration.temperature)
-    heads = [softmax(logits / temperature, axis=1) for logits in backend.logits(images)]
+    with np.errstate(invalid="ignore"):
+        heads = [softmax(logits / temperature, axis=1) for logits in backend.logits(images)]
     return np.concatenate(heads, axis=1, dtype=np.float32)
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from quake.alerts import Keys, Kind, Mode
 from quake.times import NS
+from streamer import results
+from streamer.archive import END_NS
 from streamer.config import ConfigError, load, printable, redacted, redis_url
 from streamer.server import program as replay
 
@@ -120,7 +122,7 @@ def _scan(arguments: argparse.Namespace) -> int:
     from streamer.config import resolve
 
     config = load(arguments.config) if arguments.config else resolve(NO_SERVER, Path("scan"))
-    outputs = {name: path for name in ("csv", "parquet", "quakeml") if (path := getattr(arguments, name))}
+    outputs = {name: path for name in results.WRITERS if (path := getattr(arguments, name))}
     found = scanning.run(
         config.model_copy(update={"mode": Mode.SCAN}),
         arguments.paths,
@@ -182,10 +184,10 @@ def parser() -> argparse.ArgumentParser:
     scan.add_argument(
         "paths", type=Path, nargs="+", metavar="PATH", help="files that ObsPy reads, SDS archives, folders"
     )
-    scan.add_argument("--begin", type=_time, metavar="TIME", help="ISO 8601, UTC where it says no other")
-    scan.add_argument("--end", type=_time, metavar="TIME", help="as --begin")
+    scan.add_argument("--begin", type=_time, default=0, metavar="TIME", help="ISO 8601, UTC where it says no other")
+    scan.add_argument("--end", type=_time, default=END_NS, metavar="TIME", help="as --begin")
     scan.add_argument("--state", type=Path, metavar="FOLDER", help="goes on there where an earlier scan was stopped")
-    for name in ("csv", "parquet", "quakeml"):
+    for name in results.WRITERS:
         scan.add_argument(f"--{name}", type=Path, metavar="FILE", help="writes the newest revision of each alert there")
     scan.add_argument("--config", type=Path, help="thresholds, coincidence, inventory; sources and Redis are not used")
     scan.add_argument("--json", action="store_true")

@@ -7,17 +7,12 @@ there is one way to begin. What the parts are is `streamer.composition`'s.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
-from pathlib import Path
-from types import FrameType
 
 from streamer import systemd
 from streamer.composition import Watch, compose, prepare, publish_settings, publisher, shadowed, source, warm_up
@@ -28,6 +23,7 @@ from streamer.http import Certificate, HealthServer
 from streamer.metrics import Metrics
 from streamer.operation import Operation
 from streamer.outbox import DamagedError, Outbox, OutboxError
+from streamer.process import Asked, alone, signals
 from streamer.publisher import Publisher, PublishSettings
 from streamer.reload import Budget, Reload
 from streamer.salvage import open_outbox
@@ -42,14 +38,6 @@ AFTER_FAULT_S = 1.0
 """Pause before the stages are made anew."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Asked:
-    """What signals asked for. Plain flags: a lock that a handler takes may be held by what it interrupted."""
-
-    stop: bool = False
-    reload: bool = False
 
 
 class Daemon:
@@ -189,22 +177,6 @@ def _serve(config: Config, metrics: Metrics, ready: threading.Event) -> HealthSe
     return server
 
 
-@contextmanager
-def alone(state: Path) -> Iterator[None]:
-    """Two daemons on one state would undo each other's resume points. The lock goes with the process, however it ends."""
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "lock").open("w")
-    except OSError as error:
-        raise ConfigError(f"state: {state}: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(f"state: {state}: another daemon is at work there") from error
-        yield
-
-
 def _open_outbox(config: Config, fingerprint: str) -> Outbox:
     try:
         outbox = open_outbox(config.state / "outbox.sqlite")
@@ -212,23 +184,3 @@ def _open_outbox(config: Config, fingerprint: str) -> Outbox:
         return outbox
     except OutboxError as error:
         raise ConfigError(f"state: {error}") from error
-
-
-@contextmanager
-def signals() -> Iterator[Asked]:
-    """What SIGTERM, SIGINT and SIGHUP ask for; the earlier handlers come back."""
-    asked = Asked()
-
-    def handle(number: int, _: FrameType | None) -> None:
-        log.info("%s", signal.Signals(number).name)
-        if number == signal.SIGHUP:
-            asked.reload = True
-        else:
-            asked.stop = True
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from quake.alerts import Alert
+from quake.alerts import Alert, StationOnset
 from quake.times import format_ns
 
-Row = dict[str, str | int | float | bool | None]
+Value = str | int | float | bool | None
 
 
 def newest(alerts: Iterable[Alert]) -> list[Alert]:
@@ -21,27 +21,13 @@ def newest(alerts: Iterable[Alert]) -> list[Alert]:
     return sorted(found.values(), key=lambda alert: (alert.onset, alert.kind, alert.id))
 
 
-def row(alert: Alert) -> Row:
+def row(alert: Alert) -> dict[str, Value]:
     """A line of a table; times as ISO 8601 in UTC."""
-    first = min(alert.stations, key=lambda station: station.onset)
-    return {
-        "id": alert.id,
-        "kind": str(alert.kind),
-        "status": str(alert.status),
-        "revision": alert.revision,
-        "onset": format_ns(alert.onset),
-        "on_time": format_ns(alert.on_time),
-        "off_time": None if alert.off_time is None else format_ns(alert.off_time),
-        "probability": alert.probability,
-        "stations": len(alert.stations),
-        "source_ids": " ".join(station.source_id for station in alert.stations),
-        "latitude": first.latitude,
-        "longitude": first.longitude,
-        "complete": alert.complete,
-        "model": alert.model.name,
-        "model_version": alert.model.version,
-        "model_sha256": alert.model.sha256,
-    }
+    return {name: value(alert) for name, (_, value) in COLUMNS.items()}
+
+
+def _first(alert: Alert) -> StationOnset:
+    return min(alert.stations, key=lambda station: station.onset)
 
 
 def write_csv(alerts: Sequence[Alert], path: Path) -> None:
@@ -57,7 +43,7 @@ def write_parquet(alerts: Sequence[Alert], path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in COLUMNS.items()])
+    schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, (kind, _) in COLUMNS.items()])
     parquet.write_table(pyarrow.Table.from_pylist([row(alert) for alert in alerts], schema), path)
 
 
@@ -68,23 +54,23 @@ def write_quakeml(alerts: Sequence[Alert], path: Path) -> None:
     Catalog([event for alert in alerts for event in alert.to_quakeml()]).write(str(path), format="QUAKEML")
 
 
-COLUMNS = {
-    "id": "string",
-    "kind": "string",
-    "status": "string",
-    "revision": "int64",
-    "onset": "string",
-    "on_time": "string",
-    "off_time": "string",
-    "probability": "float64",
-    "stations": "int64",
-    "source_ids": "string",
-    "latitude": "float64",
-    "longitude": "float64",
-    "complete": "bool_",
-    "model": "string",
-    "model_version": "string",
-    "model_sha256": "string",
+COLUMNS: dict[str, tuple[str, Callable[[Alert], Value]]] = {
+    "id": ("string", lambda a: a.id),
+    "kind": ("string", lambda a: str(a.kind)),
+    "status": ("string", lambda a: str(a.status)),
+    "revision": ("int64", lambda a: a.revision),
+    "onset": ("string", lambda a: format_ns(a.onset)),
+    "on_time": ("string", lambda a: format_ns(a.on_time)),
+    "off_time": ("string", lambda a: None if a.off_time is None else format_ns(a.off_time)),
+    "probability": ("float64", lambda a: a.probability),
+    "stations": ("int64", lambda a: len(a.stations)),
+    "source_ids": ("string", lambda a: " ".join(station.source_id for station in a.stations)),
+    "latitude": ("float64", lambda a: _first(a).latitude),
+    "longitude": ("float64", lambda a: _first(a).longitude),
+    "complete": ("bool_", lambda a: a.complete),
+    "model": ("string", lambda a: a.model.name),
+    "model_version": ("string", lambda a: a.model.version),
+    "model_sha256": ("string", lambda a: a.model.sha256),
 }
-"""Of a table, with pyarrow's names of their types."""
+"""Of a table: pyarrow's name of the type, and the value; places are those of the station with the first onset."""
 WRITERS = {"csv": write_csv, "parquet": write_parquet, "quakeml": write_quakeml}

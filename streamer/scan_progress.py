@@ -8,17 +8,14 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quake.alerts import Alert
+from streamer.file_source import ArchiveSource
 from streamer.hooks import Hooks
 
-if TYPE_CHECKING:
-    from streamer.archive import ArchiveSource
-
-TELL_S = {True: 0.2, False: 10.0}
+BAR_S, LOG_S = 0.2, 10.0
 """From one look to the next, on a terminal and elsewhere."""
-STEPS = 1000
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +23,20 @@ log = logging.getLogger(__name__)
 class Progress(Hooks):
     """A hook of the pipeline; ``tell`` is given each alert once it is safe."""
 
-    def __init__(self, tell: Callable[[Alert], None], clock_s: Callable[[], float] = time.monotonic) -> None:
-        self.archive: ArchiveSource | None = None
-        self._tell, self._clock_s = tell, clock_s
-        self._bar = _bar() if sys.stderr.isatty() else None
+    def __init__(
+        self,
+        archive: ArchiveSource,
+        tell: Callable[[Alert], None],
+        bar: Any = None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``bar``: of `make_bar`; None tells the log."""
+        self._archive, self._tell, self._bar, self._clock_s = archive, tell, bar, clock_s
+        self._every_s = LOG_S if bar is None else BAR_S
         self._begun_s = clock_s()
-        self._due_s = self._begun_s + TELL_S[self._bar is not None]
+        self._due_s = self._begun_s + self._every_s
 
     def __enter__(self) -> Progress:
-        self._begun_s = self._clock_s()
         if self._bar is not None:
             self._bar.start()
         return self
@@ -42,52 +44,50 @@ class Progress(Hooks):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._show()
         if self._bar is not None:
-            self._show(self._bar)
             self._bar.stop()
-        elif self.archive is not None:
-            log.info("%s", self)
 
     def committed(self, alerts: list[Alert]) -> None:
         for alert in alerts:
             self._tell(alert)
 
     def tick(self) -> None:
-        if self._clock_s() < self._due_s:
-            return
-        self._due_s = self._clock_s() + TELL_S[self._bar is not None]
-        if self._bar is not None:
-            self._show(self._bar)
-        elif self.archive is not None:
-            log.info("%s", self)
+        if self._clock_s() >= self._due_s:
+            self._due_s = self._clock_s() + self._every_s
+            self._show()
+
+    def _show(self) -> None:
+        if self._bar is None:
+            log.info("%s", str(self))  # of now: a handler may ask later
+        else:
+            self._bar.update(self._bar.task_ids[0], completed=self._share, text=str(self))
 
     def __str__(self) -> str:
         """``3.52 station-days, 640 times real time, 34 %, 0:12:03 left``."""
-        if self.archive is None:
-            return "beginning"
-        spent_s, share = max(self._clock_s() - self._begun_s, 1e-3), self.share
-        begun = self.archive.share_before
-        left_s = spent_s * (1 - share) / (share - begun) if share > begun else None
-        left = "" if left_s is None else f", {timedelta(seconds=round(left_s))} left"
-        rate = self.archive.data_s / spent_s
-        return f"{self.archive.data_s / 86_400:.2f} station-days, {rate:.0f} times real time, {share:.0%}{left}"
+        archive, spent_s = self._archive, max(self._clock_s() - self._begun_s, 1e-3)
+        now, ahead = archive.bytes_done - archive.bytes_before, archive.bytes_all - archive.bytes_done
+        left = f", {timedelta(seconds=round(spent_s * max(ahead, 0) / now))} left" if now > 0 else ""
+        rate = archive.data_s / spent_s
+        return (
+            f"{archive.data_s / 86_400:.2f} station-days, {rate:.0f} times real time, {100 * self._share:.0f} %{left}"
+        )
 
     @property
-    def share(self) -> float:
+    def _share(self) -> float:
         """Of the archive's bytes, 0 to 1."""
-        return 0.0 if self.archive is None else min(1.0, self.archive.bytes_done / self.archive.bytes_all)
-
-    def _show(self, bar: Any) -> None:
-        bar.update(bar.task_ids[0], completed=round(STEPS * self.share), text=str(self))
+        return min(1.0, self._archive.bytes_done / self._archive.bytes_all)
 
 
-def _bar() -> Any:
-    """None without rich, which the extra ``archive`` brings."""
+def make_bar() -> Any:
+    """On standard error; None where that is no terminal, or without rich, which the extra ``archive`` brings."""
+    if not sys.stderr.isatty():
+        return None
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
     except ImportError:
         return None
     bar = Progress(BarColumn(), TextColumn("{task.fields[text]}"), console=Console(stderr=True), transient=True)
-    bar.add_task("", total=STEPS, text="beginning")
+    bar.add_task("", total=1.0, text="")
     return bar

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from quake.alerts import Alert
 from streamer import results
-from streamer.archive import ArchiveSource, find
+from streamer.archive import END_NS, find
 from streamer.composition import Scorer, load_scorer
 from streamer.config import Config, ConfigError
-from streamer.daemon import alone, signals
-from streamer.outbox import Outbox, OutboxError, Saved
-from streamer.scan import scan_archive
-from streamer.scan_progress import Progress
+from streamer.file_source import ArchiveSource
+from streamer.outbox import Outbox, OutboxError
+from streamer.process import alone, signals
+from streamer.scan import run_through
+from streamer.scan_progress import Progress, make_bar
 
 MOST_TOLD = 10
 """Files that could not be read, by name."""
@@ -39,14 +40,13 @@ def run(
     config: Config,
     paths: Sequence[Path],
     *,
-    begin_ns: int | None = None,
-    end_ns: int | None = None,
+    begin_ns: int = 0,
+    end_ns: int = END_NS,
     state: Path | None = None,
-    outputs: Mapping[str, Path] | None = None,
+    outputs: Mapping[str, Path] = {},
     tell: Callable[[Alert], None] = lambda alert: None,
 ) -> Scanned:
     """``state``: a folder that remembers; ``outputs``: of `results.WRITERS`, and where to. Raises `ConfigError`."""
-    outputs = outputs or {}
     _check_outputs(outputs)
     try:
         parts, faults = find(paths, begin_ns, end_ns)
@@ -55,18 +55,14 @@ def run(
     if not parts:
         raise ConfigError("\n".join(shortened(faults)) or "no recording in the paths given, or none of that time")
     scorer = load_scorer(config)
-
-    def make(saved: Saved) -> ArchiveSource:
-        progress.archive = ArchiveSource(parts, time.time_ns(), saved.resume, begin_ns, end_ns)
-        return progress.archive
-
-    progress = Progress(tell)
     with ExitStack() as stack:
         asked = stack.enter_context(signals())
         outbox = _outbox(stack, state)
         _require_same(outbox, scorer, config, paths, begin_ns, end_ns)
-        stack.enter_context(progress)
-        source = scan_archive(config, scorer, outbox, make, progress, lambda: asked.stop)
+        saved = outbox.load(scorer.fingerprint)
+        source = ArchiveSource(parts, time.time_ns(), saved.resume, begin_ns, end_ns)
+        progress = stack.enter_context(Progress(source, tell, make_bar()))
+        run_through(config, scorer, source, outbox, saved, progress, lambda: asked.stop)
         alerts = tuple(outbox.alerts())
     for name, path in outputs.items() if not source.stopped else ():
         results.WRITERS[name](results.newest(alerts), path)
@@ -103,8 +99,8 @@ def _require_same(
     scorer: Scorer,
     config: Config,
     paths: Sequence[Path],
-    begin_ns: int | None,
-    end_ns: int | None,
+    begin_ns: int,
+    end_ns: int,
 ) -> None:
     """Half of one scan and half of another is neither."""
     decisions = config.model_dump_json(include={"windows", "trigger", "coincidence", "places", "inventory"})

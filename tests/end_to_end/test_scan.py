@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-import obspy
 import pytest
 from daemon_harness import Place, revisions, wait_for
+from made_archive import write_sds
 
 from quake.alerts import Alert
 from streamer.server import Record
@@ -21,15 +21,7 @@ SCAN = (sys.executable, "-m", "streamer", "scan")
 
 @pytest.fixture
 def archive(tmp_path: Path, demo_records: list[Record]) -> Path:
-    """SDS, its records ten to a file's write, as slarchive would have left them."""
-    for record in demo_records:
-        start = obspy.UTCDateTime(ns=record.start_ns)
-        place = tmp_path / "sds" / str(start.year) / record.network / record.station / f"{record.channel}.D"
-        place.mkdir(parents=True, exist_ok=True)
-        name = f"{record.network}.{record.station}.{record.location}.{record.channel}.D.{start.year}.{start.julday:03}"
-        with (place / name).open("ab") as file:
-            file.write(record.data)
-    return tmp_path / "sds"
+    return write_sds(tmp_path / "sds", demo_records)
 
 
 @pytest.fixture

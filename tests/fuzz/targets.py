@@ -25,7 +25,8 @@ from unittest.mock import patch
 from pydantic import ValidationError
 
 from quake.alerts import Alert
-from quake.data.spec import ModelError, parse_spec
+from quake.data.spec import ModelError
+from quake.data.spec_file import parse_spec
 from streamer.config import Config, ConfigError, resolve
 from streamer.http import Face, handler
 from streamer.metrics import Metrics

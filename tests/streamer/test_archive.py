@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,45 +13,32 @@ from typing import Any
 import numpy as np
 import obspy
 import pytest
-from numpy.typing import NDArray
+from made_archive import write_sds
+from made_scorer import SERVERS, loud_scorer
 from pyarrow import parquet
 
-import streamer.archive as module
+import streamer.archive
+import streamer.file_source
 from quake.alerts import Alert, Kind, Mode
-from quake.data.spec import read_spec
 from quake.times import NS
-from streamer.archive import ArchiveSource, find
-from streamer.composition import Scorer, model_path
+from streamer.archive import find
+from streamer.composition import Scorer
 from streamer.config import Config, resolve
-from streamer.grid import Grid
+from streamer.file_source import ArchiveSource
 from streamer.hooks import Hooks
 from streamer.outbox import Outbox
 from streamer.results import newest, write_csv, write_parquet, write_quakeml
-from streamer.scan import scan, scan_archive
+from streamer.scan import run_through, scan
+from streamer.scan_progress import Progress, make_bar
 from streamer.server import Record
 from streamer.server.records import pack
 from streamer.source import decode
 from streamer.stages import Packet
-from streamer.trigger import ModelName, Thresholds
+from streamer.trigger import Thresholds
 
 MIDNIGHT_NS = 1_577_836_800 * NS
 EVENTS_S = (200, 445, 880)
 SECONDS, NOW_NS = 900, 1_800_000_000 * NS
-SERVERS = {"source": [{"servers": ["seedlink://x"], "select": ["*.*"]}]}
-
-
-class Loudness:
-    """A detector's face: certain where the newest three seconds are loud."""
-
-    spec = read_spec(model_path(resolve(SERVERS, Path("x"))))
-    sha256, device = 64 * "0", "cpu"
-
-    def transform(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return windows
-
-    def score(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        loud = np.abs(windows[:, 0, -300:]).max(axis=1) > 40
-        return np.stack([~loud, loud], axis=1).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +49,7 @@ def config() -> Config:
 
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
-    model = Loudness()
-    grid = Grid.of(model.spec.sampling_rate_hz, model.spec.window_samples, 1.0)
-    limits = Thresholds(on=0.9, off=0.5, in_a_row=2, release=2, dead_k=15, longest_k=60)
-    return Scorer(model, grid, ModelName("loudness", 0), limits, 1)  # type: ignore[arg-type]
+    return loud_scorer(40, 3.0, Thresholds(on=0.9, off=0.5, in_a_row=2, release=2, dead_k=15, longest_k=60))
 
 
 @pytest.fixture(scope="module")
@@ -90,18 +76,6 @@ def expected(config: Config, scorer: Scorer, records: list[Record]) -> list[Aler
     return scan(config, scorer, [decode(record.data, None, NOW_NS) for record in records])
 
 
-def sds(folder: Path, records: Sequence[Record]) -> Path:
-    """One file a channel and day."""
-    for record in records:
-        start = obspy.UTCDateTime(ns=record.start_ns)
-        channel = f"{record.network}.{record.station}.{record.location}.{record.channel}.D"
-        place = folder / f"{start.year}" / record.network / record.station / f"{record.channel}.D"
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / f"{channel}.{start.year}.{start.julday:03}").open("ab") as file:
-            file.write(record.data)
-    return folder
-
-
 def told(alerts: Sequence[Alert]) -> Counter[tuple[Any, ...]]:
     return Counter((a.kind, a.id, a.revision, a.status, a.onset, a.probability) for a in alerts)
 
@@ -117,7 +91,7 @@ def packets(source: ArchiveSource) -> list[Packet]:
 def source_of(*paths: Path, **options: Any) -> ArchiveSource:
     parts, faults = find(paths)
     assert not faults
-    return ArchiveSource(parts, NOW_NS, **options)
+    return ArchiveSource(parts, NOW_NS, {}, **options)
 
 
 # -- files and records ------------------------------------------------------------------------------------------------
@@ -136,7 +110,7 @@ def test_records_come_in_the_order_of_time_whatever_their_order_in_the_file(
 
 
 def test_an_sds_archive_is_read_as_one_file(tmp_path: Path, records: list[Record]) -> None:
-    source = source_of(sds(tmp_path, records))
+    source = source_of(write_sds(tmp_path, records))
     assert source.expected() == {
         "FDSN:XX_S00__H_H": frozenset("ZNE"),
         **{f"FDSN:XX_S0{n}__H_H": frozenset("Z") for n in (1, 2, 3)},
@@ -152,10 +126,10 @@ def test_a_file_is_opened_when_its_time_comes(
     tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    real = module.read_index
-    monkeypatch.setattr(module, "read_index", lambda path: (opened.append(path.name[-8:]), real(path))[1])
-    monkeypatch.setattr(module, "SLACK_NS", 60 * NS)
-    source = source_of(sds(tmp_path, records))
+    real = streamer.file_source.read_index
+    monkeypatch.setattr(streamer.file_source, "read_index", lambda path: (opened.append(path.name[-8:]), real(path))[1])
+    monkeypatch.setattr(streamer.archive, "SLACK_NS", 60 * NS)
+    source = source_of(write_sds(tmp_path, records))
     assert opened == []
     source.take(1, 0.0)
     assert Counter(opened) == {"2019.365": 6}
@@ -164,11 +138,11 @@ def test_a_file_is_opened_when_its_time_comes(
 
 
 def test_only_the_span_that_was_asked_for(tmp_path: Path, records: list[Record]) -> None:
-    folder = sds(tmp_path, records)
+    folder = write_sds(tmp_path, records)
     begin_ns, end_ns = MIDNIGHT_NS + 100 * NS, MIDNIGHT_NS + 200 * NS
-    parts, _ = find([folder], begin_ns + module.SLACK_NS, end_ns + module.SLACK_NS)
+    parts, _ = find([folder], begin_ns + streamer.archive.SLACK_NS, end_ns + streamer.archive.SLACK_NS)
     assert {part.path.name[-8:] for part in parts} == {"2020.001"}
-    found = packets(ArchiveSource(parts, NOW_NS, begin_ns=begin_ns, end_ns=end_ns))
+    found = packets(ArchiveSource(parts, NOW_NS, {}, begin_ns=begin_ns, end_ns=end_ns))
     assert len(found) == sum(r.end_ns >= begin_ns and r.start_ns < end_ns for r in records) > 0
 
 
@@ -183,6 +157,13 @@ def test_what_is_no_record_is_passed_over_and_told(tmp_path: Path, records: list
         f"{file}: 512 bytes from 1536 on hold no record",
         f"{file}: 100 bytes from {512 * len(records)} on hold no record",
     ]
+
+
+@pytest.mark.parametrize("rest", [1, 47, 64, 511])
+def test_a_file_that_was_cut_ends_with_its_last_whole_record(tmp_path: Path, records: list[Record], rest: int) -> None:
+    file = tmp_path / "cut.mseed"
+    file.write_bytes(records[0].data + records[1].data[:rest])
+    assert len(packets(source_of(file))) == 1
 
 
 def test_files_that_only_obspy_reads(tmp_path: Path, records: list[Record]) -> None:
@@ -208,7 +189,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(tmp_path: Path, recor
 
 
 def test_a_day_that_is_gone_by_its_time_does_not_end_the_scan(tmp_path: Path, records: list[Record]) -> None:
-    folder = sds(tmp_path, records)
+    folder = write_sds(tmp_path, records)
     source = source_of(folder)
     lost = next(folder.rglob("XX.S01*2019.365"))
     lost.unlink()
@@ -230,16 +211,12 @@ class Stop(Hooks):
 
 
 def scanned(config: Config, scorer: Scorer, folder: Path, state: Path, after: int = 10**9) -> ArchiveSource:
-    parts, hooks = find([folder])[0], Stop(after)
+    hooks = Stop(after)
     with Outbox(state) as outbox:
-        return scan_archive(
-            config,
-            scorer,
-            outbox,
-            lambda saved: ArchiveSource(parts, NOW_NS, saved.resume),
-            hooks,
-            lambda: hooks.left <= 0,
-        )
+        saved = outbox.load(scorer.fingerprint)
+        source = ArchiveSource(find([folder])[0], NOW_NS, saved.resume)
+        run_through(config, scorer, source, outbox, saved, hooks, lambda: hooks.left <= 0)
+    return source
 
 
 def alerts_of(state: Path) -> list[Alert]:
@@ -252,7 +229,7 @@ def test_an_archive_gives_the_alerts_of_its_records(
 ) -> None:
     assert {a.kind for a in expected} == {Kind.DETECTION, Kind.EVENT}
     assert len({a.id for a in expected if a.kind is Kind.EVENT}) == 3  # the last of them has no time to settle
-    source = scanned(config, scorer, sds(tmp_path / "sds", records), tmp_path / "state")
+    source = scanned(config, scorer, write_sds(tmp_path / "sds", records), tmp_path / "state")
     assert not source.stopped
     assert told(alerts_of(tmp_path / "state")) == told(expected)
 
@@ -261,7 +238,7 @@ def test_an_archive_gives_the_alerts_of_its_records(
 def test_a_scan_that_is_stopped_again_and_again_gives_the_same(
     tmp_path: Path, config: Config, scorer: Scorer, records: list[Record], expected: list[Alert], after: int
 ) -> None:
-    folder, state = sds(tmp_path / "sds", records), tmp_path / "state"
+    folder, state = write_sds(tmp_path / "sds", records), tmp_path / "state"
     runs = 0
     while scanned(config, scorer, folder, state, after).stopped:
         runs += 1
@@ -273,12 +250,12 @@ def test_a_scan_that_is_stopped_again_and_again_gives_the_same(
 def test_what_was_decided_is_not_opened_again(
     tmp_path: Path, config: Config, scorer: Scorer, records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, state = sds(tmp_path / "sds", records), tmp_path / "state"
-    monkeypatch.setattr(module, "SLACK_NS", 60 * NS)
+    folder, state = write_sds(tmp_path / "sds", records), tmp_path / "state"
+    monkeypatch.setattr(streamer.archive, "SLACK_NS", 60 * NS)
     scanned(config, scorer, folder, state)
     opened: list[str] = []
-    real = module.read_index
-    monkeypatch.setattr(module, "read_index", lambda path: (opened.append(path.name[-8:]), real(path))[1])
+    real = streamer.file_source.read_index
+    monkeypatch.setattr(streamer.file_source, "read_index", lambda path: (opened.append(path.name[-8:]), real(path))[1])
     scanned(config, scorer, folder, state)
     assert set(opened) == {"2020.001"}
 
@@ -311,3 +288,55 @@ def test_nothing_found_is_a_table_too(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_text().startswith("id,kind,status")
     assert parquet.read_table(tmp_path / "a.parquet").num_rows == 0
     assert len(obspy.read_events(str(tmp_path / "a.xml"))) == 0
+
+
+# -- what is told meanwhile -------------------------------------------------------------------------------------------
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_the_log_hears_how_far_it_is(
+    tmp_path: Path, records: list[Record], expected: list[Alert], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "streamer.scan_progress")
+    file = tmp_path / "all.mseed"
+    file.write_bytes(b"".join(r.data for r in records))
+    source, heard, clock = source_of(file), list[Alert](), Clock()
+    with Progress(source, heard.append, clock_s=clock) as progress:
+        progress.committed(expected[:2])
+        clock.now_s = 9.0
+        progress.tick()
+        assert not caplog.messages
+        while source.bytes_done < source.bytes_all / 2:
+            source.take(1, 0.0)
+        clock.now_s = 10.0
+        progress.tick()
+        progress.tick()
+        packets(source)
+    assert heard == expected[:2]
+    assert len(caplog.messages) == 2
+    assert re.fullmatch(r"0\.02 station-days, \d+ times real time, 50 %, 0:00:10 left", caplog.messages[0])
+    assert caplog.messages[1] == "0.04 station-days, 360 times real time, 100 %, 0:00:00 left"
+
+
+def test_a_terminal_sees_a_bar(tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    assert make_bar() is None
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    file = tmp_path / "all.mseed"
+    file.write_bytes(b"".join(r.data for r in records))
+    source, clock = source_of(file), Clock()
+    with Progress(source, lambda alert: None, make_bar(), clock) as progress:
+        packets(source)
+        clock.now_s = 2.0
+        progress.tick()
+    assert "0.04 station-days, 1800 times real time" in screen.getvalue()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from quake.data.spec import ModelSpec, read_spec
+from quake.data.spec import ModelSpec
+from quake.data.spec_file import read_spec
 from streamer.composition import load_scorer, model_path
 from streamer.config import Config, ConfigError, resolve
 from streamer.operation import Operation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_packets import EPOCH_S
-from numpy.typing import NDArray
+from made_scorer import SERVERS, loud_scorer
 
 from quake.alerts import Alert, Kind, Status
 from streamer.coincidence import distance_km
-from streamer.composition import Scorer, compose
+from streamer.composition import compose
 from streamer.config import resolve
 from streamer.grid import Grid
 from streamer.hooks import Hooks
@@ -25,7 +25,7 @@ from streamer.inventory import Stations
 from streamer.outbox import Outbox, Saved
 from streamer.stages import NS, Detection, Packet, Refused, Subscribed
 from streamer.storm import MINUTE_NS, Limit
-from streamer.trigger import ModelName, Thresholds
+from streamer.trigger import Thresholds
 
 RATE, WINDOW = 20, 80
 GRID = Grid(RATE, WINDOW, RATE)
@@ -35,22 +35,6 @@ SECONDS = 100
 ORIGIN_S = 20
 SIDE = 300.0
 """Kilometres."""
-
-
-class Loud:
-    """Sure of an earthquake where a window's last second is louder than a hundred."""
-
-    spec = None
-    sha256, device = 64 * "0", "cpu"
-
-    def transform(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return windows
-
-    def score(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]:
-        p = np.where(np.abs(spectrograms[:, 0, -RATE:]).max(axis=1) > 100, 0.99, 0.01).astype(np.float32)
-        return np.stack([1 - p, p], axis=1)
-
-    def warm_up(self, batch_sizes: Iterable[int]) -> None: ...
 
 
 @dataclass
@@ -114,29 +98,14 @@ def arrivals(
 
 
 def watched(tmp_path: Path, where: Mapping[str, tuple[float, float]], network: Network, held: Held) -> list[Alert]:
-    content = {"mode": "replay", "source": [{"servers": ["seedlink://x"], "select": ["*.*"]}]}
-    config = resolve({**content, "trigger": {"most_a_minute": MOST}}, tmp_path / "quake.toml")
-    scorer = Scorer(Loud(), GRID, ModelName("m", 0), LIMITS, 1)  # type: ignore[arg-type]
-    scorer_identity = {"name": "m", "version": "0.0.0", "sha256": 64 * "0"}
-    alerts: list[Alert] = []
-    with Outbox(tmp_path / "outbox.sqlite") as outbox, pytest.MonkeyPatch.context() as patch:
-        from quake.alerts import ModelIdentity
-
-        patch.setattr(Scorer, "identity", property(lambda self: ModelIdentity(**scorer_identity)))
+    config = resolve({**SERVERS, "mode": "replay", "trigger": {"most_a_minute": MOST}}, tmp_path / "quake.toml")
+    scorer, stations = loud_scorer(100, 1.0, LIMITS, GRID), Stations(where, {})
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
         made = compose(
-            config,
-            scorer,
-            Stations(where, {}),
-            network,
-            outbox,
-            Saved({}, None, {}),
-            held,
-            lambda: None,
-            may_drop=False,
+            config, scorer, stations, network, outbox, Saved({}, None, {}), held, lambda: None, may_drop=False
         )
         made.run(lambda: network.is_over)
-        alerts += [Alert.model_validate_json(unsent.body) for unsent in outbox.unsent(100_000)]
-    return alerts
+        return list(outbox.alerts())
 
 
 @pytest.mark.parametrize(

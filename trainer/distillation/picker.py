@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from quake.backends.torchscript import choose_device, jit, quiet
-from quake.data.spec import EVENT_HEAD, ModelError, read_content
+from quake.data.spec import EVENT_HEAD, ModelError
+from quake.data.spec_file import read_content
 from trainer.data.record import RATE_HZ
 from trainer.distillation.adapter import Adapter, read_adapter
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from quake.backends.torchscript import read_network
-from quake.data.spec import SPEC_MEMBER, ModelError, is_torchscript, parse_spec, read_content
+from quake.data.spec import ModelError
+from quake.data.spec_file import SPEC_MEMBER, is_torchscript, parse_spec, read_content
 from trainer.fitting.checkpoint import load_checkpoint
 from trainer.network import StagedNetwork
 

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import nn
 
-from quake.artifact import CompiledModel, ModelError, ModelSpec, Skill, compile_model, export_onnx, read_spec
+from quake.artifact import CompiledModel, ModelError, ModelSpec, Probe, Skill, compile_model, export_onnx, read_spec
 from quake.backends.onnx import weights_sha256
 from quake.backends.torchscript import read_network
-from quake.data.onnx_metadata import append_metadata, find_metadata, without
-from quake.data.spec import SPEC_MEMBER, read_content
+from quake.data.onnx_metadata import find_metadata, without
+from quake.data.spec_file import SPEC_MEMBER, read_content, with_spec
 from quake.probe import INT8_TOLERANCE
 from trainer.card import model_card
 from trainer.quantisation.post_training import PostTraining, dynamic, static
@@ -114,14 +114,14 @@ def quantise(
         source = exported if config.method != "qat" else _relearned(config, spec, images, network, seed, scratch)
         model_before = _load(scratch / "float.onnx", exported)
         bare = _int8(config, _bare(source), images)
-        spec = spec.model_copy(update={"probe": None})  # the float network's answers
-        model_after = _load(scratch / "int8.onnx", _with_spec(bare, spec))
+        unasked = spec.model_copy(update={"probe": None})  # what it holds are the float network's answers
+        model_after = _load(scratch / "int8.onnx", _with_spec(bare, unasked))
         before, after = _figures(config, (model_before, model_after), images, measure)
         differences = _differences(model_before, model_after, images)  # (N,)
-        spec = spec.model_copy(update={"probe": model_after.probe(INT8_TOLERANCE)})
+        own = model_after.probe(INT8_TOLERANCE)
     path, card = (folder / f"{spec.name}-int8.{end}" for end in ("onnx", "md"))
     result = Result(path, card, before, after, float(differences.max()), float(differences.mean()))
-    _write(result, _with_spec(bare, _described(config, spec, measure, result)))
+    _write(result, _with_spec(bare, _described(config, spec, measure, result, own)))
     return result
 
 
@@ -165,8 +165,7 @@ def _bare(content: bytes) -> bytes:
 
 
 def _with_spec(bare: bytes, spec: ModelSpec) -> bytes:
-    spec = spec.model_copy(update={"weights_sha256": weights_sha256(bare)})
-    return append_metadata(bare, SPEC_MEMBER, spec.model_dump_json(indent=2).encode())
+    return with_spec(bare, spec.model_copy(update={"weights_sha256": weights_sha256(bare)}))
 
 
 def _load(path: Path, content: bytes) -> CompiledModel:
@@ -199,7 +198,7 @@ def _differences(one: CompiledModel, other: CompiledModel, images: NDArray[np.fl
     return np.concatenate([np.abs(one.score(batch) - other.score(batch)).max(axis=1) for batch in batches])
 
 
-def _described(config: Quantisation, spec: ModelSpec, measure: Measure, result: Result) -> ModelSpec:
+def _described(config: Quantisation, spec: ModelSpec, measure: Measure, result: Result, own: Probe) -> ModelSpec:
     """The spec of the int8 model: what was said of the float one is called so."""
     known = [skill.model_copy(update={"note": "; ".join(filter(None, (skill.note, "float")))}) for skill in spec.skill]
     update = {
@@ -207,6 +206,7 @@ def _described(config: Quantisation, spec: ModelSpec, measure: Measure, result: 
         "skill": (*known, *_skill(config, measure, result)),
         "operating_points": (),  # their alarms were counted with the float network
         "compilation": None,  # it states how near the float network is
+        "probe": own,
         "built_with": {**spec.built_with, **{name: version(name) for name in ("onnx", "onnxruntime")}},
     }
     return ModelSpec.model_validate({**spec.model_dump(), **update})

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quake.data.spec import AZIMUTH_HEAD, MAGNITUDE_HEAD, Decibels, Image, ModelSpec, read_spec
+from quake.data.spec import AZIMUTH_HEAD, MAGNITUDE_HEAD, Decibels, Image, ModelSpec
+from quake.data.spec_file import read_spec
 from quake.data.spectrogram import spectrogram
 from trainer.data.record import Record
 from trainer.evaluation.breakdown import AFTER_P_S, Bin, Breakdown

@@ -1,0 +1,60 @@
+"""What programs that keep a state owe whoever started them: signals heard, and nobody else at work on it."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from streamer.config import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Asked:
+    """What signals asked for. Plain flags: a lock that a handler takes may be held by what it interrupted."""
+
+    stop: bool = False
+    reload: bool = False
+
+
+@contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """Two processes on one state would undo each other's resume points. The lock goes with the process, however it ends."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"state: {state}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"state: {state}: another process is at work there") from error
+        yield
+
+
+@contextmanager
+def signals() -> Iterator[Asked]:
+    """What SIGTERM, SIGINT and SIGHUP ask for; the earlier handlers come back."""
+    asked = Asked()
+
+    def handle(number: int, _: FrameType | None) -> None:
+        log.info("%s", signal.Signals(number).name)
+        if number == signal.SIGHUP:
+            asked.reload = True
+        else:
+            asked.stop = True
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
