@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -102,6 +103,8 @@ class Life:
     process: subprocess.Popen[bytes]
     log: Path
     offset: int
+    trusted: ssl.SSLContext | None = None
+    """For metrics over TLS."""
 
     def __enter__(self) -> Life:
         return self
@@ -126,15 +129,17 @@ class Life:
 
         def look() -> bool:
             assert self.process.poll() is None, f"the daemon ended:\n{self.text()[-3000:]}"
-            found.extend(re.findall(r"metrics at (http://[^/]+)/metrics", self.text()))
+            found.extend(re.findall(r"metrics at (https?://[^/]+)/metrics", self.text()))
             return bool(found)
 
         wait_for("the daemon tells where its metrics are", look, START_S)
         return found[0]
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, token: str = "") -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(self.address() + path, headers=headers)
         try:
-            with urllib.request.urlopen(f"{self.address()}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=10, context=self.trusted) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import resource
 import ssl
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -183,29 +181,18 @@ def test_metrics_are_given_to_who_knows_the_token_and_over_tls(place: Place, mon
     config = place.configure("seedlink://127.0.0.1:1")
     files = f'certificate = "{keys / "server.pem"}"\nkey = "{keys / "server.key"}"\n'
     config.write_text(config.read_text().replace("port = 0\n", f"port = 0\n{files}"))
-    trusted = ssl.create_default_context(cafile=keys / "ca.pem")
     with place.start(config) as life:
-        wait_for("it tells where its metrics are", lambda: "metrics at https://" in life.text(), 90.0)
-        url = re.findall(r"metrics at (https://\S+)/metrics", life.text())[0]
-
-        def ask(path: str, token: str = "") -> tuple[int, str]:
-            request = urllib.request.Request(url + path, headers={"Authorization": f"Bearer {token}"} if token else {})
-            try:
-                with urllib.request.urlopen(request, timeout=10, context=trusted) as answer:
-                    return answer.status, answer.read().decode()
-            except urllib.error.HTTPError as error:
-                with error:
-                    return error.code, error.read().decode()
-
-        wait_for("it lives", lambda: ask("/healthz")[0] == 200, 60.0)
-        assert ask("/metrics")[0] == 401
-        assert ask("/metrics", secret[:-1])[0] == 401
-        status, body = ask("/metrics", secret)
+        life.trusted = ssl.create_default_context(cafile=keys / "ca.pem")
+        assert life.address().startswith("https://")
+        wait_for("it lives", lambda: life.get("/healthz")[0] == 200, 60.0)
+        assert life.get("/metrics")[0] == 401
+        assert life.get("/metrics", secret[:-1])[0] == 401
+        status, body = life.get("/metrics", secret)
         assert (status, "quake_windows_scored_total" in body) == (200, True)
-        status, body = ask("/readyz")
+        status, body = life.get("/readyz")
         assert (status, "redis" in body) == (503, False)
         with pytest.raises(OSError, match=r"closed|reset|timed out"):
-            urllib.request.urlopen(url.replace("https", "http") + "/healthz", timeout=5)
+            urllib.request.urlopen(life.address().replace("https", "http") + "/healthz", timeout=5)
         assert life.stop() == 0
         assert secret not in life.text()
 
