@@ -1,13 +1,14 @@
 # Two commands are all a newcomer needs:  make demo   make test
 BIN := .venv/bin
 
-.PHONY: help demo test drill fuzz mutate check bench models setup clean
+.PHONY: help demo test coverage drill fuzz mutate check bench models setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a real recording through the real daemon, in half a minute"
 	@echo "make test    every test but the drills"
-	@echo "make drill   the tests that take minutes each"
+	@echo "make coverage  the same, and which statements they pass: a third longer"
+	@echo "make drill   the tests that take long: faults, load, days of data"
 	@echo "make fuzz    random bytes for whatever reads bytes from outside, a minute each"
 	@echo "make mutate  breaks the ring, the cutter, the trigger and the acknowledgement, line by line, in hours"
 	@echo "make check   format, lint, types, import rules, generated files, known vulnerabilities"
@@ -22,6 +23,10 @@ demo: setup
 
 # One thread for each of the two: OpenMP's threads spin while they wait, and four on two cores would wait for one another.
 test: setup
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+# Apart from `test`: tracing costs a third of its time, and no number of it decides anything.
+coverage: setup
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 drill: setup

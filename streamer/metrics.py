@@ -23,6 +23,8 @@ REDIS_SILENT_S = 20.0
 """Four heartbeats: Redis is not reachable."""
 FLOWING_S = 120.0
 """No window of any station scored for this long: data do not flow, or are of no use."""
+OVERLOAD_S = 60.0
+"""Windows were dropped less than this ago."""
 HUNG_S = 60.0
 """The pipeline looks around several times a second: silent for this long, it hangs."""
 
@@ -39,7 +41,7 @@ class Metrics(Hooks):
         self.last_score_s = self.last_redis_s = self.last_tick_s = -math.inf
         """On the monotonic clock."""
         self.commits = True
-        self.dropping = False
+        self._dropping, self.dropped_s = False, -math.inf
         self._make_intake()
         self._make_scoring()
         self._make_alerts()
@@ -87,7 +89,8 @@ class Metrics(Hooks):
         self._behind = self._gauge(
             "behind_seconds", "Decisions against the newest samples received, of the slowest station"
         )
-        self._overload = self._gauge("overloaded", "1 while windows are dropped")
+        self._overload = self._gauge("overloaded", "1 while windows are dropped, and for a minute after")
+        self._overload.set_function(lambda: float(self.overloaded))
         for reason in Unused:
             self._windows_unused.labels(reason)
 
@@ -132,7 +135,7 @@ class Metrics(Hooks):
             self._up.clear()
             self._connected.set(0)
         self._shadow_up.set(0)
-        self.overload(False)
+        self._dropping, self.dropped_s = False, -math.inf
 
     def host_clock(self, is_synchronised: bool, largest_error_s: float) -> None:
         self._synchronised.set(is_synchronised)
@@ -207,8 +210,14 @@ class Metrics(Hooks):
         self._behind.set(seconds)
 
     def overload(self, dropping: bool) -> None:
-        self.dropping = dropping
-        self._overload.set(dropping)
+        if self._dropping and not dropping:
+            self.dropped_s = time.monotonic()
+        self._dropping = dropping
+
+    @property
+    def overloaded(self) -> bool:
+        """Dropping empties a queue in a moment, and a machine that is too slow fills it again: between the two it is as bad."""
+        return self._dropping or time.monotonic() - self.dropped_s < OVERLOAD_S
 
     def committed(self, alerts: list[Alert]) -> None:
         self.commits = True
@@ -264,7 +273,7 @@ class Metrics(Hooks):
                 ("data", now_s - self.last_score_s > FLOWING_S, "no window was scored for two minutes"),
                 ("redis", now_s - self.last_redis_s > REDIS_SILENT_S, "not reachable"),
                 ("outbox", not self.commits, "cannot be written"),
-                ("load", self.dropping, "windows are being dropped"),
+                ("load", self.overloaded, "windows are being dropped"),
             )
             if wrong
         }

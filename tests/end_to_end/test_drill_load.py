@@ -18,6 +18,7 @@ from made_network import network
 from soak import MADE_DAEMON
 
 from quake.alerts import Alert, Keys, Kind, Mode
+from streamer.metrics import OVERLOAD_S
 from streamer.server import ReplayServer
 from streamer.stages import NS
 
@@ -98,13 +99,13 @@ def test_ten_times_more_than_it_can_score(place: Place, load_s: int) -> None:
             begun_s = time.monotonic()
             wait_for("it is back at real time", lambda: lag_s(life) < usual_s + 5.0, 60.0)
             back_s = time.monotonic() - begun_s
-            wait_for("it is ready", lambda: life.get("/readyz")[0] == 200, 60.0)
             count = dropped(life)
             wait_for(
                 "the last event is told",
                 lambda: max(a.onset for a in events(place)) > start_ns + (last_s - 5) * NS,
                 90.0,
             )
+            wait_for("it is ready", lambda: life.get("/readyz")[0] == 200, OVERLOAD_S + 10.0)
             assert dropped(life) == count, "it goes on dropping"
             assert life.stop() == 0
             assert "cannot keep up, dropping the oldest windows" in life.text()
@@ -121,6 +122,6 @@ def test_ten_times_more_than_it_can_score(place: Place, load_s: int) -> None:
         )
     )
     assert count > 0
-    assert seen.told > 0
+    assert seen.told >= sum(dropped > 0 for dropped in seen.dropped) - 1, "a look between two drops heard nothing"
     assert growth_mb < MOST_GROWTH_MB
     assert max(seen.lag_s) < usual_s + 90.0

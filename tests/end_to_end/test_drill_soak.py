@@ -8,6 +8,9 @@ from drill_report import tell
 from soak import Sample, Soak, row, run
 
 STATIONS = 20
+SHORT_MB_A_DAY = 3.0
+"""Over the ten hours after a day's warm-up one step of the allocator (half a megabyte) looks like a megabyte a day: what is
+promised is seen over a week, and a leak in what every packet or window passes is far beyond this."""
 
 
 def grown(mb_an_hour: float, handles: int = 12) -> Soak:
@@ -17,18 +20,18 @@ def grown(mb_an_hour: float, handles: int = 12) -> Soak:
 
 
 def test_what_counts_as_growth() -> None:
-    assert not grown(0.0).faults
-    assert not grown(0.9 / 24).faults
-    assert grown(1.1 / 24).faults == ["resident memory grows by 1.10 MB a day"]
-    assert grown(0.0, handles=13).faults == ["handles between 12 and 13"]
+    assert not grown(0.0).faults()
+    assert not grown(0.9 / 24).faults()
+    assert not grown(1.1 / 24).faults(SHORT_MB_A_DAY)
+    assert grown(1.1 / 24).faults() == ["resident memory grows by 1.10 MB a day"]
+    assert grown(0.0, handles=13).faults() == ["handles between 12 and 13"]
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(1200)
 def test_hours_of_many_stations_leave_nothing_behind(place: Place) -> None:
-    """A day: slopes of less are the allocator's own steps."""
     found = run(place, 1.0, STATIONS)
-    tell(row(found, "made"))
+    tell(row(found, "made", SHORT_MB_A_DAY))
     assert found.windows > 0.9 * found.hours * 720 * STATIONS
     assert found.events == 3 * found.hours
-    assert not found.faults
+    assert not found.faults(SHORT_MB_A_DAY)

@@ -47,8 +47,12 @@ def live(
 
 @pytest.mark.parametrize(
     ("fill", "speed", "faults"),
-    [(1.0, 20.0, Faults()), (0.25, 20.0, Faults()), (1.0, 20.0, ROUGH), (0.25, 0.0, ROUGH)],
-    ids=["full", "quarter", "full-shuffled-repeated", "quarter-shuffled-repeated-fast"],
+    [
+        pytest.param(1.0, 20.0, NONE, id="full", marks=pytest.mark.drill),
+        pytest.param(0.25, 20.0, NONE, id="quarter"),
+        pytest.param(1.0, 20.0, ROUGH, id="full-shuffled-repeated"),
+        pytest.param(0.25, 0.0, ROUGH, id="quarter-shuffled-repeated-fast"),
+    ],
 )
 def test_same_alerts_live_as_scanned(
     place: Place, undisturbed: list[Alert], fill: float, speed: float, faults: Faults
@@ -56,6 +60,7 @@ def test_same_alerts_live_as_scanned(
     assert revisions(live(place, read(recordings(), fill), speed, faults)) == revisions(undisturbed)
 
 
+@pytest.mark.drill
 def test_same_alerts_at_real_speed(place: Place) -> None:
     records = [r for r in read(recordings(), 0.25) if r.end_ns < UNTIL_NS]
     config = load(place.configure("seedlink://nowhere:1"))

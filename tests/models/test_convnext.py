@@ -71,7 +71,12 @@ def layer_scales(network: ConvNeXtMultiTask) -> list[Tensor]:
     return [tensor for key, tensor in state.items() if key.endswith((".layer_scale", ".gamma"))]
 
 
-@pytest.mark.parametrize("variant", list(ConvNeXtVariant))
+LARGEST = (ConvNeXtVariant.LARGE, ConvNeXtVariant.XLARGE)
+
+
+@pytest.mark.parametrize(
+    "variant", [pytest.param(v, marks=pytest.mark.drill) if v in LARGEST else v for v in ConvNeXtVariant]
+)
 def test_every_variant_has_the_documents_shapes_and_learns(variant: ConvNeXtVariant) -> None:
     width, depths, rate = TABLE[variant]
     made = ConvNeXtMultiTask(variant, pretrained=False)

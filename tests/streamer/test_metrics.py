@@ -10,7 +10,7 @@ import pytest
 from made_packets import noise, packet, score
 
 from streamer.http import HealthServer
-from streamer.metrics import FLOWING_S, HUNG_S, Metrics
+from streamer.metrics import FLOWING_S, HUNG_S, OVERLOAD_S, Metrics
 from streamer.stages import Unscored, Unused
 
 
@@ -77,7 +77,12 @@ def test_ready_once_windows_are_scored_and_redis_answers(metrics: Metrics, serve
     metrics.committed([])
     metrics.overload(True)
     assert json.loads(get(server, "/readyz")[1])["faults"].keys() == {"load"}
+    assert value(metrics, "quake_overloaded") == 1
     metrics.overload(False)
+    assert json.loads(get(server, "/readyz")[1])["faults"].keys() == {"load"}, "the next drop is seconds away"
+    metrics.dropped_s -= OVERLOAD_S
+    assert get(server, "/readyz")[0] == 200
+    assert value(metrics, "quake_overloaded") == 0
     metrics.last_score_s = time.monotonic() - FLOWING_S - 1
     assert json.loads(get(server, "/readyz")[1])["faults"].keys() == {"data"}
 

@@ -133,6 +133,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(tmp_path: Path) -> Non
     assert [(row.step, row.loss, row.dev) for row in rows] == [(row.step, row.loss, row.dev) for row in others]
 
 
+@pytest.mark.drill
 def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
     one = run(tmp_path / "one", CHARACTERISER)
     recipe = write_recipe(tmp_path / "two", CHARACTERISER)
@@ -269,7 +270,7 @@ def test_runs_of_other_kinds_go_through(recipe: dict[str, Any], changes: dict[st
     assert (out / "card.md").stat().st_size > 500
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+@pytest.mark.parametrize("lora", [None, pytest.param({"rank": 2}, marks=pytest.mark.drill)])
 def test_fine_tuning_starts_from_a_model_and_goes_on_after_a_stop(
     lora: dict[str, Any] | None, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,7 @@ def has_exact_int8() -> bool:
     return "vnni" in flags.read_text("ascii", errors="replace") if flags.exists() else False
 
 
+@pytest.mark.drill
 def test_int8_is_nearer_to_float_after_relearning(tmp_path: Path) -> None:
     """Same settings, same calibration, the windows learned from, by the measure that is learned: toys learn by heart, and what they
     do elsewhere depends on the processor that fitted them. Seven bits, where there is much to lose; several networks, as one may lose

@@ -50,7 +50,11 @@ def weights(path: Path) -> dict[str, Any]:
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    ("method", "largest", "mean"), [("dynamic", 0.03, 0.002), ("static", 0.25, 0.02)], ids=["dynamic", "static"]
+    ("method", "largest", "mean"),
+    [
+        pytest.param("dynamic", 0.03, 0.002, id="dynamic", marks=pytest.mark.drill),
+        pytest.param("static", 0.25, 0.02, id="static"),
+    ],
 )
 def test_the_shipped_detector_stays_near(
     method: Any, largest: float, mean: float, shared: Path, tmp_path: Path
