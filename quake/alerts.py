@@ -119,8 +119,16 @@ class Alert(_Message):
         names = " ".join(s.source_id.removeprefix("FDSN:") for s in self.stations)
         return (
             f"{self.kind:<9} {self.status:<6} r{self.revision} onset {format_ns(self.onset)} "
-            f"p {self.probability:.3f} {len(self.stations)} station(s): {names}  {self.id}"
+            f"p {self.probability:.3f}{self._size()} {len(self.stations)} station(s): {names}  {self.id}"
         )
+
+    def _size(self) -> str:
+        """The likeliest class of magnitude, where one is told."""
+        classes = self.characterisation and self.characterisation.magnitude
+        if not classes:
+            return ""
+        name, probability = max(classes.items(), key=lambda one: one[1])
+        return f" magnitude {name} ({probability:.2f})"
 
     def to_quakeml(self) -> Catalog:
         """An ObsPy catalogue with one event: a pick for each station and an origin without a location."""

@@ -5,6 +5,7 @@ What is not here: the model (`quake.artifact`), and who knows a station's gain a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,30 +15,55 @@ from quake.data.spec import AZIMUTH_HEAD, MAGNITUDE_HEAD, Head, ModelSpec
 
 NO_GAIN = "the station's gain is not known"
 NO_ORIENTATION = "the direction of the station's horizontals is not known"
+NOT_WHOLE = "a component is missing, or has a gap"
+OF_A_STATION = "a back-azimuth is a station's: see its detection"
+
+
+def require_heads(spec: ModelSpec) -> None:
+    """ValueError for a model without the heads magnitude and azimuth."""
+    wanted = {MAGNITUDE_HEAD.name, AZIMUTH_HEAD.name}
+    if {head.name for head in spec.heads} != wanted:
+        heads = ", ".join(head.name for head in spec.heads)
+        raise ValueError(f"a characteriser has the heads {MAGNITUDE_HEAD.name}, {AZIMUTH_HEAD.name}, not {heads}")
+
+
+def unknown(spec: ModelSpec, *, gain_known: bool, oriented: bool, whole: bool = True) -> dict[str, str]:
+    """Why a head says null, by its name: it is switched off, the window is not ``whole``, a magnitude lacks the station's
+    gain, a back-azimuth its orientation. Heads that may speak are left out."""
+    lacking = {
+        MAGNITUDE_HEAD.name: "" if gain_known else NO_GAIN,
+        AZIMUTH_HEAD.name: "" if oriented else NO_ORIENTATION,
+    }
+    reasons = {head.name: head.reason_off or lacking[head.name] or ("" if whole else NOT_WHOLE) for head in spec.heads}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def characterisation(
     spec: ModelSpec, probabilities: NDArray[Any], *, gain_known: bool, oriented: bool
 ) -> Characterisation:
-    """``probabilities``: (classes of all heads,) of one window.
-
-    A head that the model has switched off, a magnitude without a known gain and a back-azimuth without a known
-    orientation are null, with the reason. ValueError for a model without the heads magnitude and azimuth.
-    """
-    missing = {
-        MAGNITUDE_HEAD.name: "" if gain_known else NO_GAIN,
-        AZIMUTH_HEAD.name: "" if oriented else NO_ORIENTATION,
-    }
+    """``probabilities``: (classes of all heads,) of one window. ValueError as `require_heads`."""
+    require_heads(spec)
+    silent = unknown(spec, gain_known=gain_known, oriented=oriented)
     heads = {head.name: head for head in spec.heads}
-    if set(heads) != set(missing):
-        raise ValueError(f"a characteriser has the heads {', '.join(missing)}, not {', '.join(heads)}")
-    unknown = {name: heads[name].reason_off or reason for name, reason in missing.items()}
-    said = {name: _by_class(heads[name], found) for name, found in spec.by_head(probabilities).items()}
+    said = {
+        name: _by_class(heads[name], found) for name, found in spec.by_head(probabilities).items() if name not in silent
+    }
     return Characterisation(
-        magnitude=None if unknown[MAGNITUDE_HEAD.name] else said[MAGNITUDE_HEAD.name],
-        azimuth=None if unknown[AZIMUTH_HEAD.name] else said[AZIMUTH_HEAD.name],
-        unknown={name: reason for name, reason in unknown.items() if reason},
+        magnitude=said.get(MAGNITUDE_HEAD.name), azimuth=said.get(AZIMUTH_HEAD.name), unknown=silent
     )
+
+
+def combined(found: Sequence[Characterisation]) -> Characterisation | None:
+    """Of an event: the mean over the stations that tell a magnitude. None where no station was asked."""
+    if not found:
+        return None
+    silent = {AZIMUTH_HEAD.name: OF_A_STATION}
+    sizes = [one.magnitude for one in found if one.magnitude is not None]
+    if not sizes:
+        reason = found[0].unknown.get(MAGNITUDE_HEAD.name, "")
+        return Characterisation(magnitude=None, azimuth=None, unknown={MAGNITUDE_HEAD.name: reason, **silent})
+    mean = {name: sum(size[name] for size in sizes) / len(sizes) for name in sizes[0]}
+    return Characterisation(magnitude=mean, azimuth=None, unknown=silent)
 
 
 def _by_class(head: Head, probabilities: NDArray[Any]) -> dict[str, float]:

@@ -62,7 +62,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from streamer.operation import Operation
 
     config = load(arguments.config)
-    scorer = prepare(config).scorer
+    watch = prepare(config)
+    scorer = watch.scorer
     spec = scorer.model.spec
     operation = Operation.of(config, spec)
     print(printable(operation.applied(config)))
@@ -71,6 +72,7 @@ def _check(arguments: argparse.Namespace) -> int:
     )
     print(f"thresholds {scorer.thresholds}")
     print(operation)
+    print(f"characteriser {watch.characteriser or 'switched off'}")
     return 0
 
 

@@ -15,6 +15,8 @@ from math import asin, cos, radians, sin, sqrt
 
 from pydantic import BaseModel, ConfigDict
 
+from quake.alerts import Characterisation
+from quake.characterisation import combined
 from streamer.stages import NS, Detection
 from streamer.trigger import NAMESPACE
 
@@ -85,6 +87,7 @@ class Event(BaseModel):
     """Data time at which the condition was fulfilled."""
     members: list[Member]
     closed_ns: int | None = None
+    characterisation: Characterisation | None = None
 
     @property
     def onset_ns(self) -> int:
@@ -92,6 +95,16 @@ class Event(BaseModel):
 
     def snapshot(self) -> Event:
         return self.model_copy(deep=True)
+
+
+class Characterised(BaseModel):
+    """What a station said of a detection's size, and when."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    decided_ns: int
+    characterisation: Characterisation
 
 
 class CoincidenceState(BaseModel):
@@ -106,6 +119,8 @@ class CoincidenceState(BaseModel):
     """Openings taken that belong to no event so far, closed ones too: a short one near the source is over before
     others."""
     events: list[Event] = []
+    characterised: list[Characterised] = []
+    """Of detections of the last minutes, oldest first for each."""
 
 
 class Coincidence:
@@ -117,6 +132,12 @@ class Coincidence:
     def add(self, detection: Detection) -> None:
         self.state.waiting.append(Member.of(detection))
         self.state.waiting.sort(key=lambda m: (m.decided_ns, m.onset_ns, m.id))
+
+    def characterise(self, ident: str, decided_ns: int, found: Characterisation) -> None:
+        """A detection's size, as its station saw it at a data time; events tell it from then on."""
+        oldest_ns = decided_ns - self._memory_ns
+        kept = [one for one in self.state.characterised if one.decided_ns >= oldest_ns]
+        self.state.characterised = [*kept, Characterised(id=ident, decided_ns=decided_ns, characterisation=found)]
 
     def watermark_ns(self, decided_ns: Mapping[str, int]) -> int:
         """How far data time may go, from the end of each subject's newest decided window."""
@@ -165,7 +186,7 @@ class Coincidence:
         ident = str(uuid.uuid5(NAMESPACE, "event|" + "|".join(m.id for m in group)))
         event = Event(id=ident, revision=0, opened_ns=self.state.reached_ns, members=group)
         self.state.events.append(event)
-        yield event.snapshot()
+        yield self._told(event)
 
     def _agreeing(self, group: list[Member], candidates: list[Member]) -> list[Member] | None:
         """The first group of enough stations, oldest candidates first, in which every two are compatible. A search: the
@@ -213,13 +234,19 @@ class Coincidence:
         if self._due_ns(event) >= event.members[0].onset_ns + self._rules.longest_ns:
             return self._close(event)
         event.revision += 1
+        return self._told(event)
+
+    def _told(self, event: Event) -> Event:
+        """As it stands at the time reached."""
+        sizes = {c.id: c.characterisation for c in self.state.characterised if c.decided_ns <= self.state.reached_ns}
+        event.characterisation = combined([sizes[m.id] for m in event.members if m.id in sizes])
         return event.snapshot()
 
     def _close(self, event: Event) -> Event:
         self.state.events.remove(event)
         event.revision += 1
         event.closed_ns = self.state.reached_ns
-        return event
+        return self._told(event)
 
 
 def _widest_ns(rules: Rules) -> int:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from quake.alerts import Keys, ModelIdentity
 from streamer.acknowledge import Acknowledgement
 from streamer.alerting import Alerting
+from streamer.characteriser import Ask, Characteriser, load_characteriser
 from streamer.coincidence import Coincidence, Rules
 from streamer.config import SHIPPED_MODEL, Config, ConfigError
 from streamer.grid import Grid
 from streamer.hooks import Fan, Hooks
 from streamer.inventory import Stations, read_stations
+from streamer.loading import ZOO, load_compiled
 from streamer.operation import Operation
 from streamer.outbox import Outbox, Saved
 from streamer.overload import Overload
@@ -76,11 +78,13 @@ class Watch:
     """Batch sizes that the model will see."""
     shadow: Scorer | None = None
     """The model on trial."""
+    characteriser: Characteriser | None = None
+    """None where the configuration wants none."""
 
 
 def model_path(config: Config) -> Path:
-    """The configured model, or the one installed beside the program: found by path, never imported."""
-    return config.model.path or Path(__file__).resolve().parent.parent / "models" / "zoo" / SHIPPED_MODEL
+    """The configured model, or the one installed beside the program."""
+    return config.model.path or ZOO / SHIPPED_MODEL
 
 
 def load_scorer(config: Config, before: Watch | None = None) -> Scorer:
@@ -123,18 +127,10 @@ def _same_model(config: Config, before: Watch | None) -> CompiledModel | None:
 
 
 def _load_model(config: Config) -> CompiledModel:
-    from quake.artifact import CompiledModel, ModelError
-
     m = config.model
-    try:
-        return CompiledModel.load(
-            model_path(config), m.device, sha256=m.sha256, threads=m.threads, trial=m.path is not None
-        )
-    except ImportError as error:
-        extra = "onnx" if error.name == "onnxruntime" else "torch"
-        raise ConfigError(f"model: {error.name} is not installed: pip install 'quake[{extra}]'") from error
-    except (ModelError, ValueError) as error:
-        raise ConfigError(f"model: {error}") from error
+    return load_compiled(
+        "model", model_path(config), m.device, sha256=m.sha256, threads=m.threads, trial=m.path is not None
+    )
 
 
 def _earthquake(classes: Sequence[str]) -> int:
@@ -195,6 +191,7 @@ def compose(
     wake_publisher: Callable[[], None],
     *,
     may_drop: bool,
+    characterise: Ask | None = None,
 ) -> Pipeline:
     """The stages, joined. ``may_drop``: an overloaded machine leaves windows out rather than fall behind."""
     rule = rules(config, stations)
@@ -214,6 +211,7 @@ def compose(
         worker=Worker(scorer.model, config.worker.batch_size, hooks, scorer.earthquake, _on_cpu(config, scorer.model)),
         batcher=Batcher(config.worker.batch_size, int(config.worker.longest_wait_ms * 1_000_000)),
         trigger=trigger,
+        characterise=characterise,
         coincidence=Coincidence(rule, saved.coincidence) if rule is not None else None,
         alerting=Alerting(config.mode, scorer.identity, scorer.grid, stations.places),
         acknowledgement=Acknowledgement(policies.ring_ns),
@@ -245,7 +243,8 @@ def prepare(config: Config, before: Watch | None = None) -> Watch:
     with Outbox(":memory:") as outbox:
         publisher(config, scorer, outbox, Hooks())
         pipeline = compose(config, scorer, stations, receiving, outbox, nothing, Hooks(), lambda: None, may_drop=False)
-    return Watch(config, scorer, stations, pipeline.shapes, load_shadow(config, scorer))
+    characteriser = load_characteriser(config, stations, scorer.grid)
+    return Watch(config, scorer, stations, pipeline.shapes, load_shadow(config, scorer), characteriser)
 
 
 def load_shadow(config: Config, scorer: Scorer) -> Scorer | None:

@@ -49,7 +49,7 @@ class ModelConfig(_Section):
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="The file must have this digest")
     require_pin: bool = Field(
         default=False,
-        description="Refuse a `path` without a `sha256`, here and in `shadow`; the shipped model needs none",
+        description="Refuse a `path` without a `sha256`, here, in `shadow` and in `characteriser`; shipped models need none",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     on_device_fault: Literal["cpu", "exit"] = Field(
@@ -69,6 +69,14 @@ class ShadowConfig(_Section):
     path: Path
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="The file must have this digest")
     operating_point: str | None = Field(default=None, description="Of this model; `standard` if not given")
+
+
+class CharacteriserConfig(_Section):
+    """Of magnitude classes, in alerts of stations whose gain is known."""
+
+    enabled: bool = True
+    path: Path | None = Field(default=None, description="Compiled model; the shipped characteriser if not given")
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="The file must have this digest")
 
 
 class WindowConfig(_Section):
@@ -113,7 +121,9 @@ class TriggerConfig(_Section):
     )
     off: float | None = Field(default=None, ge=0, le=1, description="Probability that closes, instead of the point's")
     in_a_row: int | None = Field(
-        default=None, ge=1, description="Windows at or above `on` that open a detection; the point's, or 2"
+        default=None,
+        ge=1,
+        description="Windows that open a detection: none below `off`, their mean log-odds at or above those of `on`; the point's, or 2",
     )
     release: int = Field(default=3, ge=1, description="Windows below `off` that close it")
     dead_s: Seconds = Field(default=15.0, description="After an opening no other begins for this long")
@@ -182,6 +192,9 @@ class MetricsConfig(_Section):
 class Place(_Section):
     latitude: float = Field(ge=-90, le=90)
     longitude: float = Field(ge=-180, le=180)
+    counts_per_m_s: float | None = Field(
+        default=None, gt=0, description="Gain of all components, instead of the inventory's; of velocity alone"
+    )
 
 
 class SourceConfig(_Section):
@@ -219,12 +232,13 @@ class Config(BaseSettings):
     )
     daemon: str = Field(default_factory=socket.gethostname, description="Names this process in the heartbeat")
     source: tuple[SourceConfig, ...] = Field(min_length=1)
-    inventory: tuple[Path, ...] = Field(default=(), description="StationXML files: coordinates and orientation")
+    inventory: tuple[Path, ...] = Field(default=(), description="StationXML files: coordinates, orientation and gain")
     places: dict[Annotated[str, Field(pattern=r"^\w+[._]\w+$")], Place] = Field(
         default={}, description="Coordinates by NET.STA, above those of the inventory"
     )
     model: ModelConfig = ModelConfig()
     shadow: ShadowConfig | None = None
+    characteriser: CharacteriserConfig = CharacteriserConfig()
     windows: WindowConfig = WindowConfig()
     worker: WorkerConfig = WorkerConfig()
     trigger: TriggerConfig = TriggerConfig()
@@ -243,7 +257,7 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _pinned(self) -> Config:
-        tables = [("model", self.model), ("shadow", self.shadow)]
+        tables = [("model", self.model), ("shadow", self.shadow), ("characteriser", self.characteriser)]
         unpinned = [name for name, table in tables if table and table.path and not table.sha256]
         if self.model.require_pin and unpinned:
             raise ValueError(f"{unpinned[0]}.sha256 is not given, and model.require_pin is on")
@@ -286,7 +300,10 @@ def resolve(content: dict[str, Any], path: Path) -> Config:
         text = "%s: %s holds a secret in the clear; it can come from %s, or from a file that %s_FILE names"
         log.warning(text, path, key, variable, variable)
     here = path.resolve().parent
-    model = config.model.model_copy(update={"path": here / config.model.path}) if config.model.path else config.model
+    model, characteriser = (
+        table.model_copy(update={"path": here / table.path}) if table.path else table
+        for table in (config.model, config.characteriser)
+    )
     shadow = config.shadow and config.shadow.model_copy(update={"path": here / config.shadow.path})
     inventory = tuple(here / p for p in config.inventory)
     metrics = config.metrics.model_copy(
@@ -297,6 +314,7 @@ def resolve(content: dict[str, Any], path: Path) -> Config:
             "state": here / config.state,
             "inventory": inventory,
             "model": model,
+            "characteriser": characteriser,
             "shadow": shadow,
             "metrics": metrics,
         }

@@ -84,6 +84,7 @@ class Daemon:
             shadowed(watch, self._hooks),
             publishing.wake,
             may_drop=watch.config.mode == "live",
+            characterise=watch.characteriser.ask if watch.characteriser else None,
         )
         log.info("%s", described(watch))
         receiving.start()
@@ -159,7 +160,7 @@ def described(watch: Watch) -> str:
     scorer = watch.scorer
     decision = Operation.of(watch.config, scorer.model.spec)
     name = f"model {scorer.name.name} {scorer.identity.version} on {scorer.model.device}"
-    return f"{name}, {scorer.thresholds}; {decision}"
+    return f"{name}, {scorer.thresholds}; {decision}; characteriser {watch.characteriser or 'switched off'}"
 
 
 def _serve(config: Config, metrics: Metrics, ready: threading.Event) -> HealthServer:

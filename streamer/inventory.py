@@ -1,4 +1,4 @@
-"""What is known of the stations beside their samples: coordinates and the orientation of their channels, from StationXML.
+"""What is known of the stations beside their samples: coordinates, orientation and gain of their channels, from StationXML.
 
 Looked up at the time of the data, never at "now": a recording from before a sensor was turned is read as it stood then.
 """
@@ -7,23 +7,65 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from obspy import UTCDateTime, read_inventory
+from obspy.core.inventory import Channel
 
 from streamer.config import ConfigError, Place
-from streamer.orientation import Epoch, Orientation, orientation
+from streamer.orientation import ROWS, Epoch, Orientation, orientation
+
+Known = TypeVar("Known")
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """Of one channel, from ``start_ns`` on until ``end_ns`` (None: still)."""
+
+    start_ns: int
+    end_ns: int | None
+    counts_per_m_s: float
+
+    def holds(self, time_ns: int) -> bool:
+        return self.start_ns <= time_ns and (self.end_ns is None or time_ns < self.end_ns)
 
 
 class Stations:
-    """Coordinates by ``BW_UH3``; orientation by subject."""
+    """Coordinates by ``BW_UH3``; orientation and gain by subject."""
 
     def __init__(
-        self, places: Mapping[str, tuple[float, float]], epochs: Mapping[str, Mapping[str, Sequence[Epoch]]]
+        self,
+        places: Mapping[str, tuple[float, float]],
+        epochs: Mapping[str, Mapping[str, Sequence[Epoch]]],
+        gains: Mapping[str, Mapping[str, Sequence[Gain]]] = {},
+        given: Mapping[str, float] = {},
     ) -> None:
+        """``gains`` by subject and SEED code; ``given``: counts per m/s by ``BW_UH3``, which stand above them."""
         self.places = places
-        self._epochs = epochs
+        self._epochs, self._gains, self._given = epochs, gains, given
+
+    @property
+    def any_gain(self) -> bool:
+        """Whether some station's gain is known."""
+        return bool(self._gains or self._given)
+
+    def counts_per_m_s(self, subject: str, time_ns: int) -> tuple[float, float, float] | None:
+        """Of Z, N and E at a time; None where one of them is not known."""
+        station = "_".join(subject.removeprefix("FDSN:").split("_")[:2])
+        if station in self._given:
+            return (self._given[station],) * 3
+        rows: dict[int, float] = {}
+        for code, epochs in self._gains.get(subject, {}).items():
+            if code in ROWS and (holding := [gain for gain in epochs if gain.holds(time_ns)]):
+                rows[ROWS[code]] = max(holding, key=lambda gain: gain.start_ns).counts_per_m_s
+        return (rows[0], rows[1], rows[2]) if len(rows) == len("ZNE") else None
+
+    def is_oriented(self, subject: str) -> bool:
+        """Whether an inventory says which way its horizontals point."""
+        return {ROWS[code] for code in self._epochs.get(subject, ()) if code in ROWS} >= {1, 2}
 
     def orient(self, subject: str) -> Callable[[dict[int, str], int], Orientation] | None:
         """How to turn a subject's rows at a time; None where nothing is known and names are taken at their word."""
@@ -49,6 +91,7 @@ def read_stations(files: Sequence[Path], places: Mapping[str, Place]) -> Station
     """Raises `ConfigError` naming a file that cannot be read."""
     found: dict[str, tuple[float, float]] = {}
     epochs: dict[str, dict[str, list[Epoch]]] = defaultdict(lambda: defaultdict(list))
+    gains: dict[str, dict[str, list[Gain]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
         try:
             inventory = read_inventory(str(file))
@@ -58,19 +101,37 @@ def read_stations(files: Sequence[Path], places: Mapping[str, Place]) -> Station
             for station in network:
                 found[f"{network.code}_{station.code}"] = (float(station.latitude), float(station.longitude))
                 for channel in station:
-                    _add(epochs, network.code, station.code, channel)
-    found |= {name.replace(".", "_"): (place.latitude, place.longitude) for name, place in places.items()}
-    return Stations(found, {subject: dict(codes) for subject, codes in epochs.items()})
+                    if len(channel.code) == 3:
+                        subject = (
+                            f"FDSN:{network.code}_{station.code}_{channel.location_code}_{'_'.join(channel.code[:2])}"
+                        )
+                        epochs[subject][channel.code[2]] += _epochs(channel)
+                        gains[subject][channel.code[2]] += _gains(channel)
+    named = {name.replace(".", "_"): place for name, place in places.items()}
+    found |= {name: (place.latitude, place.longitude) for name, place in named.items()}
+    given = {name: place.counts_per_m_s for name, place in named.items() if place.counts_per_m_s is not None}
+    return Stations(found, _without_empty(epochs), _without_empty(gains), given)
 
 
-def _add(epochs: dict[str, dict[str, list[Epoch]]], network: str, station: str, channel: object) -> None:
-    code, azimuth, dip = channel.code, channel.azimuth, channel.dip  # type: ignore[attr-defined]
-    if len(code) != 3 or azimuth is None or dip is None:
-        return
-    subject = f"FDSN:{network}_{station}_{channel.location_code}_{code[0]}_{code[1]}"  # type: ignore[attr-defined]
-    epochs[subject][code[2]].append(
-        Epoch(_ns(channel.start_date) or 0, _ns(channel.end_date), float(azimuth), float(dip))  # type: ignore[attr-defined]
-    )
+def _without_empty(of: Mapping[str, Mapping[str, list[Known]]]) -> dict[str, dict[str, list[Known]]]:
+    kept = {subject: {code: found for code, found in codes.items() if found} for subject, codes in of.items()}
+    return {subject: codes for subject, codes in kept.items() if codes}
+
+
+def _epochs(channel: Channel) -> list[Epoch]:
+    """None where it does not say how it points."""
+    if channel.azimuth is None or channel.dip is None:
+        return []
+    span = _ns(channel.start_date) or 0, _ns(channel.end_date)
+    return [Epoch(*span, float(channel.azimuth), float(channel.dip))]
+
+
+def _gains(channel: Channel) -> list[Gain]:
+    """None where it does not say its sensitivity to velocity: an accelerometer's is another matter."""
+    sensitivity = channel.response and channel.response.instrument_sensitivity
+    if not sensitivity or (sensitivity.input_units or "").upper() != "M/S" or not sensitivity.value:
+        return []
+    return [Gain(_ns(channel.start_date) or 0, _ns(channel.end_date), float(sensitivity.value))]
 
 
 def _ns(time: UTCDateTime | None) -> int | None:

@@ -18,12 +18,13 @@ from quake.alerts import Status
 from quake.times import format_ns
 from streamer.acknowledge import Acknowledgement
 from streamer.alerting import Alerting
+from streamer.characteriser import Ask
 from streamer.coincidence import Coincidence
 from streamer.hooks import Hooks
 from streamer.outbox import Outbox, Produced, Progress
 from streamer.overload import Overload
 from streamer.seldom import Seldom
-from streamer.stages import NS, Cursor, Detection, Packet, Refused, Subscribed, Unscored, Unused
+from streamer.stages import NS, Cursor, Detection, Packet, Refused, Score, Subscribed, Unscored, Unused, Window
 from streamer.station import Station
 from streamer.storm import Limit
 from streamer.trigger import Trigger, TriggerState
@@ -75,6 +76,8 @@ class Parts:
     worker: Worker
     batcher: Batcher
     trigger: Callable[[str, TriggerState | None], Trigger]
+    characterise: Ask | None
+    """Size and direction of a window; None: alerts say nothing of them."""
     coincidence: Coincidence | None
     alerting: Alerting
     acknowledgement: Acknowledgement
@@ -255,9 +258,19 @@ class Pipeline:
             self._p.hooks.windows_unused(item)
             self._p.alerting.unused[item.reason] += item.last - item.first + 1
         detection = trigger.decide(item)
+        if isinstance(item, Score) and self._p.characterise is not None and trigger.asks(item.window.k):
+            detection = self._characterise(self._p.characterise, trigger, item.window, detection)
         self._dirty.add(subject)
         if detection is not None:
             self._detected(detection)
+
+    def _characterise(self, ask: Ask, trigger: Trigger, window: Window, decided: Detection | None) -> Detection | None:
+        start_s = time.perf_counter()
+        found = ask(window)
+        self._p.hooks.stage("characterise", time.perf_counter() - start_s)
+        if self._p.coincidence is not None and trigger.state.opened is not None:
+            self._p.coincidence.characterise(trigger.state.opened.id, trigger.decided_ns, found)
+        return trigger.characterised(found, decided)
 
     def _detected(self, detection: Detection) -> None:
         self._p.hooks.detected(detection)

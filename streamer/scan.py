@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quake.alerts import Alert
+from streamer.characteriser import load_characteriser
 from streamer.composition import Scorer, compose
 from streamer.config import Config
 from streamer.file_source import FileSource, Item
@@ -54,7 +55,11 @@ def run_through(
     """To the end of the files, or until ``stopping``: ``source.stopped`` tells. ``outbox`` then holds the alerts, and where
     to go on; ``saved``: what it held before."""
     stations = read_stations(config.inventory, config.places)
-    pipeline = compose(config, scorer, stations, source, outbox, saved, hooks, lambda: None, may_drop=False)
+    characteriser = load_characteriser(config, stations, scorer.grid)
+    ask = characteriser.ask if characteriser else None
+    pipeline = compose(
+        config, scorer, stations, source, outbox, saved, hooks, lambda: None, may_drop=False, characterise=ask
+    )
 
     def ends() -> bool:
         if stopping():

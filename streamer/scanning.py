@@ -103,7 +103,9 @@ def _require_same(
     end_ns: int,
 ) -> None:
     """Half of one scan and half of another is neither."""
-    decisions = config.model_dump_json(include={"windows", "trigger", "coincidence", "places", "inventory"})
+    decisions = config.model_dump_json(
+        include={"windows", "trigger", "coincidence", "places", "inventory", "characteriser"}
+    )
     content = [scorer.identity.sha256, decisions, *(str(path.resolve()) for path in paths), begin_ns, end_ns]
     identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     before = outbox.get("scan")

@@ -13,6 +13,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from quake.alerts import Characterisation
+
 NS = 1_000_000_000
 """Nanoseconds a second."""
 
@@ -167,3 +169,5 @@ class Detection:
     """(k, probability) of the windows that led to it, oldest first."""
     held: bool = False
     """Too many stations opened within the minute: no alert of its own."""
+    characterisation: Characterisation | None = None
+    """Of the newest window that was asked about."""

@@ -7,16 +7,23 @@ a restart goes on where the last decision was.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import log
+from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict
 
+from quake.alerts import Characterisation
 from streamer import onset
 from streamer.grid import Grid
 from streamer.stages import NS, Detection, Score, Unscored
 
 NAMESPACE = uuid.UUID("6f1d1d0e-6f2c-5e0b-9c3a-7b0d5d1f4a11")
 """Of all alert ids: two daemons that watch one station make one id."""
+AGAIN_S = (5.0, 10.0)
+"""After the first window of a detection that opened: when its size is asked for again."""
+SURE = 1e-7
 TRACE_WINDOWS = 30
 """Probabilities kept to show what led to an alert."""
 
@@ -26,7 +33,7 @@ class Thresholds:
     on: float
     off: float
     in_a_row: int
-    """Windows at or above ``on`` that open a detection."""
+    """Windows that open a detection: none below ``off``, and the mean of their log-odds at or above that of ``on``."""
     release: int
     """Windows below ``off`` that close it."""
     dead_k: int
@@ -56,6 +63,7 @@ class OpenDetection(BaseModel):
     below: int = 0
     held: bool = False
     """Its opening was not told, so its closing is not either."""
+    characterisation: Characterisation | None = None
 
 
 class TriggerState(BaseModel):
@@ -66,11 +74,22 @@ class TriggerState(BaseModel):
     last_k: int | None = None
     """The newest window decided."""
     run: list[tuple[int, float]] = []
-    """(k, probability) of the windows at or above ``on`` so far, while closed."""
+    """(k, probability) of the newest windows in a row at or above ``off``, while closed."""
     opened: OpenDetection | None = None
     last_first_k: int | None = None
     """First window of the newest opening."""
     trace: list[tuple[int, float]] = []
+
+
+def log_odds(probability: float) -> float:
+    """Finite for 0 and 1 too: float32 knows nothing nearer to them than `SURE`."""
+    within = min(max(probability, SURE), 1 - SURE)
+    return log(within / (1 - within))
+
+
+def mean_log_odds(probabilities: Iterable[float]) -> float:
+    """An earthquake's windows grow less sure as P grows old: what counts is what they say together."""
+    return fmean(map(log_odds, probabilities))
 
 
 def detection_id(subject: str, model: ModelName, k: int) -> str:
@@ -84,6 +103,7 @@ class Trigger:
         self, subject: str, grid: Grid, thresholds: Thresholds, model: ModelName, state: TriggerState | None = None
     ) -> None:
         self._subject, self._grid, self._thresholds, self._model = subject, grid, thresholds, model
+        self._again_k = {round(after_s * grid.rate / grid.hop) for after_s in AGAIN_S}
         self.state = state or TriggerState()
 
     @property
@@ -95,6 +115,17 @@ class Trigger:
         """The detection that is open is not told on its own."""
         if self.state.opened is not None:
             self.state.opened.held = True
+
+    def asks(self, k: int) -> bool:
+        """Whether window k, which was just decided, is one to characterise the detection by."""
+        opened = self.state.opened
+        return opened is not None and (k == opened.opened_k or k - opened.first_k in self._again_k)
+
+    def characterised(self, found: Characterisation, decided: Detection | None) -> Detection | None:
+        """The open detection is of this size; ``decided``: its opening, if it was just decided, which then says so too."""
+        assert self.state.opened is not None
+        self.state.opened.characterisation = found
+        return decided and replace(decided, characterisation=found)
 
     def decide(self, item: Score | Unscored) -> Detection | None:
         """Take the next window; a detection where it opens or closes one."""
@@ -128,11 +159,12 @@ class Trigger:
     def _while_closed(self, score: Score) -> Detection | None:
         state, limits, k = self.state, self._thresholds, score.window.k
         dead = state.last_first_k is not None and k - state.last_first_k < limits.dead_k
-        if score.probability < limits.on or dead:
+        if score.probability < limits.off or dead:
             state.run = []
             return None
-        state.run = [*state.run, (k, score.probability)]
-        return self._open(score) if len(state.run) >= limits.in_a_row else None
+        state.run = [*state.run, (k, score.probability)][-limits.in_a_row :]
+        enough = len(state.run) == limits.in_a_row and mean_log_odds(p for _, p in state.run) >= log_odds(limits.on)
+        return self._open(score) if enough else None
 
     def _open(self, score: Score) -> Detection:
         state, window = self.state, score.window
@@ -193,4 +225,5 @@ class Trigger:
             received_ns=received_ns,
             trace=tuple(trace),
             held=opened.held,
+            characterisation=opened.characterisation,
         )

@@ -112,7 +112,11 @@ class Evaluation(Section):
     calibrate: bool = Field(default=True, description="fit a temperature on the development split")
     thresholds: Thresholds | None = Field(default=None, description="of a detector; chosen if not given")
     false_alarms_an_hour: Positive = Field(default=3.0, description="of one station, at the chosen thresholds")
-    in_a_row: int = Field(default=2, ge=1, description="windows at or above `on` that open a detection")
+    in_a_row: int = Field(
+        default=2,
+        ge=1,
+        description="windows that open a detection: none below `off`, their mean log-odds at or above those of `on`",
+    )
     hop_s: Positive = Field(default=1.0, description="seconds between windows when a detector is measured")
     events: bool = Field(default=True, description="measure a detector by earthquakes and hours of noise")
     switched_off: Mapping[str, str] = Field(

@@ -30,7 +30,7 @@ class Section(BaseModel):
 class Thresholds(Section):
     """Recommended probabilities of the last class at which a detection begins and ends."""
 
-    on: Probability = Field(description="windows at or above it open a detection")
+    on: Probability = Field(description="windows that reach it together open a detection")
     off: Probability = Field(description="windows below it close one")
 
     @model_validator(mode="after")
@@ -44,7 +44,10 @@ class OperatingPoint(Thresholds):
     """A detector's decision that was chosen for a rate of false alarms, and the false alarms that it gave."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", description="as quiet, standard and sensitive")
-    in_a_row: int = Field(ge=1, description="windows at or above `on` that open a detection")
+    in_a_row: int = Field(
+        ge=1,
+        description="windows that open a detection: none below `off`, their mean log-odds at or above those of `on`",
+    )
     aim_an_hour: float = Field(gt=0, description="false alarms an hour of one station that it was chosen for")
     false_alarms: int = Field(ge=0, description="counted in noise")
     hours: float = Field(gt=0, description="of one station's noise that they were counted in")

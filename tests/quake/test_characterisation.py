@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from quake.alerts import Characterisation
-from quake.characterisation import NO_GAIN, NO_ORIENTATION, characterisation
+from quake.characterisation import NO_GAIN, NO_ORIENTATION, NOT_WHOLE, characterisation, combined, unknown
 from quake.data.decision import Thresholds
 from quake.data.spec import AZIMUTH_HEAD, EVENT_HEAD, MAGNITUDE_HEAD, Head, ModelSpec, Stft
 
@@ -36,6 +36,21 @@ def test_both_heads_speak_where_gain_and_orientation_are_known() -> None:
     assert said.azimuth is not None
     assert said.azimuth["Normal"] == pytest.approx(0.6)
     assert said.unknown == {}
+
+
+def test_the_first_reason_is_told() -> None:
+    """Of what would have to change first."""
+    off = spec(AZIMUTH_HEAD.model_copy(update={"reason_off": OFF}))
+    assert unknown(off, gain_known=False, oriented=False, whole=False) == {"magnitude": NO_GAIN, "azimuth": OFF}
+    assert unknown(spec(), gain_known=True, oriented=True, whole=False) == {
+        "magnitude": NOT_WHOLE,
+        "azimuth": NOT_WHOLE,
+    }
+    assert unknown(spec(), gain_known=True, oriented=True) == {}
+
+
+def test_nobody_was_asked() -> None:
+    assert combined([]) is None
 
 
 def test_what_is_not_known_is_null_with_the_reason() -> None:

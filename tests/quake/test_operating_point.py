@@ -98,6 +98,11 @@ def test_points_that_do_not_go_together_are_refused(changes: dict[str, Any], mes
         spec(**changes)
 
 
+def test_more_windows_may_have_to_reach_less() -> None:
+    longer = (point("quiet", 0.8, 0.1, in_a_row=8), POINTS[1])
+    assert spec(operating_points=longer).point("quiet").in_a_row == 8
+
+
 def test_points_may_share_thresholds() -> None:
     """A detector that is silent from some probability on gives each rate below the same."""
     both = (point("quiet", 0.9, 0.1), POINTS[1])

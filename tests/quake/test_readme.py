@@ -25,7 +25,7 @@ def test_the_configuration_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("QUAKE_REDIS_URL", raising=False)
     path = tmp_path / "quake.toml"
     path.write_text(block("toml"))
-    assert prepare(load(path)).scorer.thresholds.in_a_row == 4
+    assert prepare(load(path)).scorer.thresholds.in_a_row == 5
 
 
 def test_the_snippet_imports_what_there_is() -> None:

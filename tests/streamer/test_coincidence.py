@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quake.alerts import Characterisation
+from quake.characterisation import NO_GAIN, OF_A_STATION
 from streamer.coincidence import Coincidence, CoincidenceState, Event, Rules, distance_km
 from streamer.stages import NS, Detection
 from streamer.trigger import NAMESPACE
@@ -48,7 +50,15 @@ def rules(**changes: object) -> Rules:
 
 
 def said(event: Event) -> tuple[object, ...]:
-    return event.id, event.revision, tuple(m.id for m in event.members), event.opened_ns, event.closed_ns
+    size = event.characterisation and event.characterisation.magnitude
+    return event.id, event.revision, tuple(m.id for m in event.members), event.opened_ns, event.closed_ns, str(size)
+
+
+def size(large: float | None) -> Characterisation:
+    """What a station tells."""
+    if large is None:
+        return Characterisation(magnitude=None, azimuth=None, unknown={"magnitude": NO_GAIN, "azimuth": NO_GAIN})
+    return Characterisation(magnitude={"Large": large, "Normal": 1 - large}, azimuth=None)
 
 
 def feed(items: list[Detection], until_s: float = 1000, with_rules: Rules = RULES) -> list[Event]:
@@ -150,12 +160,20 @@ def play(
     decided = dict.fromkeys(histories, T0)
     left = {name: list(items) for name, items in histories.items()}
     one, found, end_ns = Coincidence(RULES), [], T0 + 400 * NS
+    growing: list[tuple[Detection, int, float]] = []
     while min(decided.values()) < end_ns:
         behind = [s for s, t in decided.items() if t < end_ns and t + NS - min(decided.values()) <= RULES.hold_ns]
         subject = chance.choice(sorted(behind))
         decided[subject] += NS
         while left[subject] and left[subject][0].decided_ns <= decided[subject]:
-            one.add(left[subject].pop(0))
+            item = left[subject].pop(0)
+            one.add(item)
+            if item.off_ns is None:
+                growing.append((item, item.decided_ns, 0.25))
+                growing.append((item, item.decided_ns + 5 * NS, 0.5))
+        for item, at_ns, large in [g for g in growing if g[0].subject == subject and g[1] <= decided[subject]]:
+            one.characterise(item.id, at_ns, size(large + item.k / 1000))
+            growing.remove((item, at_ns, large))
         found += [said(event) for event in one.advance(one.watermark_ns(decided))]
         if save():
             one = Coincidence(RULES, CoincidenceState.model_validate_json(one.state.model_dump_json()))
@@ -170,11 +188,37 @@ def test_any_order_of_progress_gives_the_same_events(histories: dict[str, list[D
     assert play(histories, random.Random(seed), lambda: saves.random() < 0.05) == steady
 
 
-def test_the_property_above_sees_events() -> None:
+def test_the_property_above_sees_events_and_their_sizes() -> None:
     histories = {
         f"FDSN:XX_S{n}__H_H": [detection(n, 3 * n, 3 * n + 4), detection(n, 3 * n, 0, 40 + n)] for n in range(4)
     }
-    assert [e[1] for e in play(histories, random.Random(0), lambda: False)] == [0, 1, 2]
+    found = play(histories, random.Random(0), lambda: False)
+    assert [e[1] for e in found] == [0, 1, 2]
+    assert len({e[5] for e in found}) > 1, "sizes grow"
+
+
+def test_an_event_tells_the_mean_of_the_stations_that_know_as_it_stood_then() -> None:
+    one = Coincidence(RULES)
+    for n, large in enumerate((0.2, 0.6, None)):
+        one.add(detection(n, n, 4 + n))
+        one.characterise(f"{n}@{n}", T0 + (4 + n) * NS, size(large))
+    one.characterise("0@0", T0 + 9 * NS, size(0.8))  # after the revision at 5 s, which is told at the opening, at 6 s
+    opened, grown = list(one.advance(T0 + 12 * NS))
+    assert (opened.revision, grown.revision) == (0, 1)
+    assert opened.characterisation is not None and grown.characterisation is not None  # noqa: PT018
+    assert opened.characterisation.magnitude == pytest.approx({"Large": 0.4, "Normal": 0.6})
+    assert grown.characterisation.magnitude == pytest.approx({"Large": 0.7, "Normal": 0.3})
+    assert grown.characterisation.unknown == {"azimuth": OF_A_STATION}
+
+
+def test_an_event_of_stations_that_know_nothing_says_why() -> None:
+    one = Coincidence(RULES)
+    for n in range(3):
+        one.add(detection(n, n, 4 + n))
+        one.characterise(f"{n}@{n}", T0 + (4 + n) * NS, size(None))
+    said = next(one.advance(T0 + 7 * NS)).characterisation
+    assert said is not None
+    assert (said.magnitude, said.unknown) == (None, {"magnitude": NO_GAIN, "azimuth": OF_A_STATION})
 
 
 def test_memory_is_bounded() -> None:
@@ -182,8 +226,10 @@ def test_memory_is_bounded() -> None:
     for n in range(3000):
         one.add(detection(0, 20 * n, 20 * n + 4))
         one.add(detection(0, 20 * n, 0, 20 * n + 9))
+        one.characterise(f"0@{20 * n}", T0 + (20 * n + 4) * NS, size(0.5))
         assert not list(one.advance(T0 + (20 * n + 10) * NS))
     assert len(one.state.single) < 10
+    assert len(one.state.characterised) < 10
 
 
 def test_distance() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from obspy import UTCDateTime
 from obspy.core.inventory import Channel, Inventory, Network, Station
+from obspy.core.inventory.response import InstrumentSensitivity, Response
 
 from streamer.config import ConfigError, Place
 from streamer.inventory import read_stations
@@ -59,6 +60,35 @@ def test_coordinates_of_the_configuration_stand_above(file: Path) -> None:
 
 def test_unknown_stations_are_taken_at_their_word(file: Path) -> None:
     assert read_stations([file], {}).orient("FDSN:XX_OTHER__H_H") is None
+
+
+def test_gain_by_epoch_of_velocity_alone(tmp_path: Path) -> None:
+    begin, path = UTCDateTime(2000, 1, 1), tmp_path / "gains.xml"
+    channels = []
+    for band, unit in (("H", "M/S"), ("N", "M/S**2")):
+        for row, code in enumerate("ZNE"):
+            for gain, span in ((1e9 + row, (begin, TURNED)), (2e9 + row, (TURNED, None))):
+                made = channel(f"H{band}{code}", 90.0 * (code == "E"), -90.0 * (code == "Z"), *span)
+                made.response = Response(instrument_sensitivity=InstrumentSensitivity(gain, 1.0, unit, "COUNTS"))
+                channels.append(made)
+    Inventory([Network("XX", [Station("ABC", 48.0, 11.0, 500.0, channels=channels)])], source="test").write(
+        str(path), format="STATIONXML"
+    )
+    stations = read_stations([path], {"XX.NEW": Place(latitude=1.0, longitude=2.0, counts_per_m_s=5.0)})
+    assert stations.any_gain
+    assert stations.counts_per_m_s("FDSN:XX_ABC__H_H", (TURNED - 1).ns) == (1e9, 1e9 + 1, 1e9 + 2)
+    assert stations.counts_per_m_s("FDSN:XX_ABC__H_H", TURNED.ns) == (2e9, 2e9 + 1, 2e9 + 2)
+    assert stations.counts_per_m_s("FDSN:XX_ABC__H_H", (begin - 1).ns) is None
+    assert stations.counts_per_m_s("FDSN:XX_ABC__H_N", TURNED.ns) is None, "an accelerometer"
+    assert stations.counts_per_m_s("FDSN:XX_NEW__H_H", TURNED.ns) == (5.0, 5.0, 5.0)
+    assert stations.is_oriented("FDSN:XX_ABC__H_H")
+
+
+def test_a_gain_that_no_metadata_tell_is_not_known(file: Path) -> None:
+    stations = read_stations([file], {})
+    assert not stations.any_gain
+    assert stations.counts_per_m_s("FDSN:XX_ABC__H_H", TURNED.ns) is None
+    assert not stations.is_oriented("FDSN:XX_OTHER__H_H")
 
 
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:

@@ -8,10 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_packets import SUBJECT, score
 
+from quake.alerts import Characterisation
 from streamer import onset
 from streamer.grid import Grid
 from streamer.stages import NS, Detection, Score, Unscored, Unused, Window
-from streamer.trigger import TRACE_WINDOWS, ModelName, Thresholds, Trigger, TriggerState, detection_id
+from streamer.trigger import (
+    TRACE_WINDOWS,
+    ModelName,
+    Thresholds,
+    Trigger,
+    TriggerState,
+    detection_id,
+    log_odds,
+    mean_log_odds,
+)
 
 GRID = Grid(20, 40, 20)
 LIMITS = Thresholds(on=0.8, off=0.4, in_a_row=2, release=2, dead_k=6, longest_k=12)
@@ -44,9 +54,46 @@ def test_opens_with_the_run_and_closes_with_the_release() -> None:
     assert (opening.received_ns, closing.received_ns) == (103, 107), "latency counts from the window that decides"
 
 
-@pytest.mark.parametrize("row", ["0908080", "09-90", "0790790", "0000"])
-def test_what_stands_in_no_row_opens_nothing(row: str) -> None:
+@pytest.mark.parametrize("row", ["0908080", "09-90", "0390390", "0000", "777777", "0950950"])
+def test_what_stands_in_no_row_or_reaches_too_little_opens_nothing(row: str) -> None:
+    """0.9 and 0.5 are 0.75 together, by their log-odds."""
     assert not decide(trigger(), row)
+
+
+def test_what_windows_say_together_opens() -> None:
+    """An earthquake's windows grow less sure as its P grows old."""
+    assert next((d.k, d.opened_k) for d in decide(trigger(), "0970000")) == (101, 102)
+    one = trigger(on=0.99, off=0.495, in_a_row=4)
+    found = [one.decide(score(k, p)) for k, p in enumerate((0.1, 0.994, 0.990, 0.992, 0.984, 0.982))]
+    assert [d.k for d in found if d is not None] == [1], "a magnitude 6.8 at 80 km"
+
+
+def test_the_run_that_opens_is_the_newest() -> None:
+    """Windows above off that reached too little together are not of it."""
+    assert next((d.k, d.opened_k) for d in decide(trigger(), "055578990000")) == (105, 106)
+
+
+def test_it_asks_at_the_opening_and_as_it_grows_and_the_closing_says_the_newest() -> None:
+    one, asked = trigger(), []
+    closing = opening = None
+    for k, p in enumerate("0099988888880000000", 100):
+        decided = one.decide(score(k, int(p) / 10))
+        if one.asks(k):
+            asked.append(k)
+            decided = one.characterised(Characterisation(magnitude={"Large": k / 1000}, azimuth=None), decided)
+        opening, closing = opening or decided, decided or closing
+    assert opening is not None and opening.characterisation is not None  # noqa: PT018
+    assert asked == [103, 107, 112], "GRID's hop is a second: 5 and 10 s after window 102"
+    assert opening.characterisation.magnitude == {"Large": 0.103}
+    assert closing is not None and closing.characterisation is not None  # noqa: PT018
+    assert closing.off_ns is not None
+    assert closing.characterisation.magnitude == {"Large": 0.112}
+
+
+def test_what_is_no_number_between_0_and_1_has_log_odds() -> None:
+    assert log_odds(0.5) == 0
+    assert -17 < log_odds(0.0) < -16 < 16 < log_odds(1.0) < 17
+    assert mean_log_odds([0.9, 0.1]) == pytest.approx(0)
 
 
 def test_windows_that_nobody_decided_break_a_run() -> None:
@@ -155,13 +202,21 @@ ITEMS = st.lists(st.one_of(st.sampled_from([0.0, 0.3, 0.5, 0.81, 0.9]), st.none(
 @given(ITEMS, st.sets(st.integers(0, 60)))
 def test_a_restart_anywhere_changes_nothing(row: list[float | None], restarts: set[int]) -> None:
     items = [Unscored(SUBJECT, k, k, Unused.GAP) if p is None else score(k, p) for k, p in enumerate(row)]
+
+    def decided(by: Trigger, item: Score | Unscored) -> Detection | None:
+        found = by.decide(item)
+        said = Characterisation(
+            magnitude={"Large": item.k / 100 if isinstance(item, Unscored) else item.window.k / 100}, azimuth=None
+        )
+        return by.characterised(said, found) if isinstance(item, Score) and by.asks(item.window.k) else found
+
     whole = trigger()
-    expected = [whole.decide(item) for item in items]
+    expected = [decided(whole, item) for item in items]
     one, found = trigger(), []
     for n, item in enumerate(items):
         if n in restarts:
             one = trigger(TriggerState.model_validate_json(one.state.model_dump_json()))
-        found.append(one.decide(item))
+        found.append(decided(one, item))
     assert found == expected
     assert one.state == whole.state
 

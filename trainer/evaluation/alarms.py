@@ -1,7 +1,7 @@
 """What the daemon's alarms are worth on labelled records, and the threshold that keeps them to a rate.
 
-So many scores in a row at or above ``on`` open an alarm, one below ``off`` closes it. What is not here: the comparison
-of detectors, whose alarms have one threshold (`trainer.evaluation.protocol`).
+So many scores in a row, none below ``off``, open an alarm where their mean reaches ``on``; one below ``off`` closes it.
+What is not here: the comparison of detectors, whose alarms have one threshold (`trainer.evaluation.protocol`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 
 from quake.data.seisbench import DataError
 from trainer.data.record import RATE_HZ, Record
@@ -49,8 +50,11 @@ class Worth:
 
 def openings(scores: Scores, rule: Rule) -> Iterator[tuple[int, int]]:
     """(index that opens an alarm, index that closes it or len) of successive scores."""
-    n, high = rule.in_a_row, np.append(0, np.cumsum(scores >= rule.on))  # (N + 1,) how many before each index
-    could_open = np.flatnonzero(high[n:] - high[:-n] == n) + n - 1
+    n = rule.in_a_row
+    if len(scores) < n:
+        return
+    rows = sliding_window_view(np.asarray(scores, np.float64), n)  # (N - n + 1, n)
+    could_open = np.flatnonzero((rows.min(axis=1) >= rule.off) & (rows.mean(axis=1) >= rule.on)) + n - 1
     could_close = np.flatnonzero(scores < rule.off)
     while len(could_open):
         opened = could_open[0]

@@ -1,0 +1,125 @@
+"""Size and direction of what a detection's window holds, by a second model that is asked when one opens and as it grows.
+
+It decides nothing: an alert says what it says, or null with the reason. A fault of it costs the answer, not the alert.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quake.alerts import Characterisation
+from quake.characterisation import characterisation, require_heads, unknown
+from quake.data.spec import ModelError, ModelSpec
+from quake.data.spec_file import read_spec
+from streamer.config import Config, ConfigError
+from streamer.grid import Grid
+from streamer.loading import ZOO, load_compiled
+from streamer.stages import Window
+from streamer.worker import Model
+
+SHIPPED = "characteriser.pt"
+PER_METRE = {"m/s": 1.0, "nm/s": 1e9}
+"""Units that a characteriser may read, of those in a metre per second."""
+FAILED = "the characteriser failed"
+
+log = logging.getLogger(__name__)
+
+
+class Known(Protocol):
+    """The part of `streamer.inventory.Stations` that is asked."""
+
+    def counts_per_m_s(self, subject: str, time_ns: int) -> Sequence[float] | None:
+        """Of Z, N and E; None where one is not known."""
+
+    @property
+    def any_gain(self) -> bool:
+        """Whether some station's gain is known."""
+
+    def is_oriented(self, subject: str) -> bool:
+        """Whether somebody says which way its horizontals point."""
+
+
+class Characteriser:
+    """Asks about one window at a time."""
+
+    def __init__(self, model: Model | None, spec: ModelSpec, stations: Known, grid: Grid) -> None:
+        """``model``: None where no station's gain is known, so that it would never be asked."""
+        self._model, self._spec, self._stations, self._grid = model, spec, stations, grid
+
+    def __str__(self) -> str:
+        asked = f"{self._spec.name} {self._spec.version}, at stations of a known gain"
+        return asked if self._model else "not asked: no station's gain is known, so alerts tell no magnitude"
+
+    def ask(self, window: Window) -> Characterisation:
+        """What the window tells, or why it tells nothing."""
+        gains = self._stations.counts_per_m_s(window.subject, self._grid.start_ns(window.k))
+        is_oriented = self._stations.is_oriented(window.subject)
+        whole = window.complete and window.components == "ZNE"
+        silent = unknown(self._spec, gain_known=gains is not None, oriented=is_oriented, whole=whole)
+        if self._model is None or len(silent) == len(self._spec.heads):
+            return _nothing(self._spec, silent)
+        try:
+            answer = self._answer(self._model, window, gains)
+        except Exception:
+            log.exception("the characteriser failed: alerts say null until the next start or reload")
+            self._model = None
+            return _nothing(self._spec, silent)
+        return characterisation(self._spec, answer, gain_known=gains is not None, oriented=is_oriented)
+
+    def _answer(self, model: Model, window: Window, gains: Sequence[float] | None) -> NDArray[np.float32]:
+        """(classes of all heads,). Each row by its own gain; a station whose components are turned into one another is
+        taken to have gains that are alike."""
+        scale = np.ones(3) if gains is None else PER_METRE[self._spec.unit] / np.asarray(gains)
+        ground = (window.samples * scale[:, None]).astype(np.float32)  # (3, N) in the model's unit
+        answer: NDArray[np.float32] = model.score(model.transform(ground[None]))[
+            0
+        ]  # (1, 3, N) -> (1, 3, F, T) -> (classes,)
+        if not np.isfinite(answer).all():
+            raise ValueError(f"no answer to window {window.k} of {window.subject}")
+        return answer
+
+
+def _nothing(spec: ModelSpec, silent: dict[str, str]) -> Characterisation:
+    """Null from every head."""
+    return Characterisation(
+        magnitude=None, azimuth=None, unknown={head.name: silent.get(head.name, FAILED) for head in spec.heads}
+    )
+
+
+Ask = Callable[[Window], Characterisation]
+
+
+def load_characteriser(config: Config, stations: Known, grid: Grid) -> Characteriser | None:
+    """None where the configuration wants none. The model is loaded only where it would be asked. Raises `ConfigError`."""
+    wanted = config.characteriser
+    if not wanted.enabled:
+        return None
+    path = wanted.path or ZOO / SHIPPED
+    try:
+        spec = read_spec(path)
+        require_heads(spec)
+    except (ModelError, ValueError) as error:
+        raise ConfigError(f"characteriser: {error}") from error
+    _require_fit(spec, path.name, grid)
+    if not stations.any_gain:
+        return Characteriser(None, spec, stations, grid)
+    model = load_compiled(
+        "characteriser", path, sha256=wanted.sha256, threads=config.model.threads, trial=wanted.path is not None
+    )
+    model.warm_up((1,))
+    return Characteriser(model, model.spec, stations, grid)
+
+
+def _require_fit(spec: ModelSpec, name: str, grid: Grid) -> None:
+    """It reads the detector's windows."""
+    read = (spec.task, spec.components, spec.sampling_rate_hz, spec.window_samples)
+    wanted = ("characterise", ("Z", "N", "E"), float(grid.rate), grid.window)
+    if read != wanted:
+        raise ConfigError(f"characteriser: {name} reads {read}, the detector's windows are {wanted}")
+    if spec.unit not in PER_METRE:
+        raise ConfigError(f"characteriser: {name} reads {spec.unit}; known: {', '.join(PER_METRE)}")
