@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from quake.alerts import Characterisation
 from quake.characterisation import characterisation, require_heads, unknown
 from quake.data.spec import ModelError, ModelSpec
-from quake.data.spec_file import read_spec
+from quake.data.spec_file import is_torchscript, read_content, read_spec
 from streamer.config import Config, ConfigError
 from streamer.grid import Grid
 from streamer.loading import ZOO, load_compiled
@@ -26,6 +26,10 @@ SHIPPED = "characteriser.pt"
 PER_METRE = {"m/s": 1.0, "nm/s": 1e9}
 """Units that a characteriser may read, of those in a metre per second."""
 FAILED = "the characteriser failed"
+NO_GAINS = "no station's gain is known"
+NO_TORCH = (
+    "the shipped characteriser needs PyTorch, and this detector does without: characteriser.path may name an ONNX file"
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +51,16 @@ class Known(Protocol):
 class Characteriser:
     """Asks about one window at a time."""
 
-    def __init__(self, model: Model | None, spec: ModelSpec, stations: Known, grid: Grid) -> None:
-        """``model``: None where no station's gain is known, so that it would never be asked."""
+    def __init__(
+        self, model: Model | None, spec: ModelSpec, stations: Known, grid: Grid, why_none: str = NO_GAINS
+    ) -> None:
+        """``why_none``: why there is no model, for alerts and people."""
         self._model, self._spec, self._stations, self._grid = model, spec, stations, grid
+        self._why_none = why_none
 
     def __str__(self) -> str:
         asked = f"{self._spec.name} {self._spec.version}, at stations of a known gain"
-        return asked if self._model else "not asked: no station's gain is known, so alerts tell no magnitude"
+        return asked if self._model else f"not asked, so alerts tell no magnitude: {self._why_none}"
 
     def ask(self, window: Window) -> Characterisation:
         """What the window tells, or why it tells nothing."""
@@ -62,13 +69,13 @@ class Characteriser:
         whole = window.complete and window.components == "ZNE"
         silent = unknown(self._spec, gain_known=gains is not None, oriented=is_oriented, whole=whole)
         if self._model is None or len(silent) == len(self._spec.heads):
-            return _nothing(self._spec, silent)
+            return self._nothing(silent)
         try:
             answer = self._answer(self._model, window, gains)
         except Exception:
             log.exception("the characteriser failed: alerts say null until the next start or reload")
-            self._model = None
-            return _nothing(self._spec, silent)
+            self._model, self._why_none = None, FAILED
+            return self._nothing(silent)
         return characterisation(self._spec, answer, gain_known=gains is not None, oriented=is_oriented)
 
     def _answer(self, model: Model, window: Window, gains: Sequence[float] | None) -> NDArray[np.float32]:
@@ -76,19 +83,16 @@ class Characteriser:
         taken to have gains that are alike."""
         scale = np.ones(3) if gains is None else PER_METRE[self._spec.unit] / np.asarray(gains)
         ground = (window.samples * scale[:, None]).astype(np.float32)  # (3, N) in the model's unit
-        answer: NDArray[np.float32] = model.score(model.transform(ground[None]))[
-            0
-        ]  # (1, 3, N) -> (1, 3, F, T) -> (classes,)
+        spectrograms = model.transform(ground[None])  # (1, 3, N) -> (1, 3, F, T)
+        answer: NDArray[np.float32] = model.score(spectrograms)[0]
         if not np.isfinite(answer).all():
             raise ValueError(f"no answer to window {window.k} of {window.subject}")
         return answer
 
-
-def _nothing(spec: ModelSpec, silent: dict[str, str]) -> Characterisation:
-    """Null from every head."""
-    return Characterisation(
-        magnitude=None, azimuth=None, unknown={head.name: silent.get(head.name, FAILED) for head in spec.heads}
-    )
+    def _nothing(self, silent: dict[str, str]) -> Characterisation:
+        """Null from every head."""
+        reasons = {head.name: silent.get(head.name, self._why_none) for head in self._spec.heads}
+        return Characterisation(magnitude=None, azimuth=None, unknown=reasons)
 
 
 Ask = Callable[[Window], Characterisation]
@@ -108,11 +112,18 @@ def load_characteriser(config: Config, stations: Known, grid: Grid) -> Character
     _require_fit(spec, path.name, grid)
     if not stations.any_gain:
         return Characteriser(None, spec, stations, grid)
+    if wanted.path is None and _is_without_torch(config):
+        return Characteriser(None, spec, stations, grid, NO_TORCH)
     model = load_compiled(
         "characteriser", path, sha256=wanted.sha256, threads=config.model.threads, trial=wanted.path is not None
     )
     model.warm_up((1,))
     return Characteriser(model, model.spec, stations, grid)
+
+
+def _is_without_torch(config: Config) -> bool:
+    """A small box, whose memory torch would fill."""
+    return config.model.path is not None and not is_torchscript(read_content(config.model.path))
 
 
 def _require_fit(spec: ModelSpec, name: str, grid: Grid) -> None:

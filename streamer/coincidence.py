@@ -120,7 +120,7 @@ class CoincidenceState(BaseModel):
     others."""
     events: list[Event] = []
     characterised: list[Characterised] = []
-    """Of detections of the last minutes, oldest first for each."""
+    """Of detections of the last minutes, oldest first for each; of those up to the time reached the newest."""
 
 
 class Coincidence:
@@ -135,9 +135,17 @@ class Coincidence:
 
     def characterise(self, ident: str, decided_ns: int, found: Characterisation) -> None:
         """A detection's size, as its station saw it at a data time; events tell it from then on."""
-        oldest_ns = decided_ns - self._memory_ns
-        kept = [one for one in self.state.characterised if one.decided_ns >= oldest_ns]
-        self.state.characterised = [*kept, Characterised(id=ident, decided_ns=decided_ns, characterisation=found)]
+        oldest_ns, newest = (
+            decided_ns - self._memory_ns,
+            Characterised(id=ident, decided_ns=decided_ns, characterisation=found),
+        )
+        told = {one.id: one for one in self.state.characterised if one.decided_ns <= self.state.reached_ns}
+        kept = [
+            one
+            for one in self.state.characterised
+            if one.decided_ns >= oldest_ns and (one.decided_ns > self.state.reached_ns or told[one.id] is one)
+        ]
+        self.state.characterised = [*kept, newest]
 
     def watermark_ns(self, decided_ns: Mapping[str, int]) -> int:
         """How far data time may go, from the end of each subject's newest decided window."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from quake.characterisation import NO_GAIN, NOT_WHOLE
 from quake.data.spec_file import read_spec
 from streamer import characteriser
-from streamer.characteriser import FAILED, SHIPPED, Characteriser, load_characteriser
+from streamer.characteriser import FAILED, NO_TORCH, SHIPPED, Characteriser, load_characteriser
 from streamer.config import Config, ConfigError, resolve
 from streamer.grid import Grid
 from streamer.inventory import Stations
@@ -115,6 +115,15 @@ def test_without_a_known_gain_the_model_is_not_loaded(monkeypatch: pytest.Monkey
     assert one is not None
     assert str(one).startswith("not asked")
     assert one.ask(window()).unknown["magnitude"] == NO_GAIN
+
+
+def test_a_detector_that_does_without_torch_is_not_made_to_load_it(tmp_path: Path) -> None:
+    small = tmp_path / "small.onnx"
+    small.write_bytes(b"\x08\x07 a graph")
+    one = load_characteriser(settings(model={"path": str(small)}), Stations({}, {}, given={"XX_ABC": 1e9}), GRID)
+    assert one is not None
+    assert str(one) == f"not asked, so alerts tell no magnitude: {NO_TORCH}"
+    assert one.ask(window()).unknown["magnitude"] == NO_TORCH
 
 
 def test_the_shipped_one_tells_loud_from_quiet() -> None:
