@@ -27,7 +27,7 @@ from benchmarks.decisions import SEQUENCE, listen, station_of
 from benchmarks.false_alarms import SHARED, settings_of
 from benchmarks.leave_one_out import Fold, Study, left_out_records
 from benchmarks.tables import Table, poisson
-from quake.data.decision import OperatingPoint
+from quake.data.decision import SURE, OperatingPoint
 from quake.data.seisbench import SeisBenchDataset
 from quake.times import NS, parse_ns
 from streamer.composition import load_scorer
@@ -43,8 +43,6 @@ CONTINUOUS = "cont_"
 """Begins the names of records that were cut from the continuous hours."""
 BEFORE_S, AFTER_S = 2.0, 60.0
 """Around a P on which pickers agree: not noise."""
-SURE = 1e-7
-"""Of a probability whose log-odds are asked for: float32 knows no more."""
 
 
 @dataclass(frozen=True, slots=True)

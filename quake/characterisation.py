@@ -5,6 +5,7 @@ What is not here: the model (`quake.artifact`), and who knows a station's gain a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,15 +17,22 @@ from quake.data.spec import AZIMUTH_HEAD, MAGNITUDE_HEAD, Head, ModelSpec
 NO_GAIN = "the station's gain is not known"
 NO_ORIENTATION = "the direction of the station's horizontals is not known"
 NOT_WHOLE = "a component is missing, or has a gap"
-OF_A_STATION = "a back-azimuth is a station's: see its detection"
+OF_A_STATION = "a back-azimuth is a station's, not an event's"
 
 
 def require_heads(spec: ModelSpec) -> None:
-    """ValueError for a model without the heads magnitude and azimuth."""
-    wanted = {MAGNITUDE_HEAD.name, AZIMUTH_HEAD.name}
-    if {head.name for head in spec.heads} != wanted:
-        heads = ", ".join(head.name for head in spec.heads)
-        raise ValueError(f"a characteriser has the heads {MAGNITUDE_HEAD.name}, {AZIMUTH_HEAD.name}, not {heads}")
+    """ValueError for a model without the heads magnitude and azimuth, or with other classes: stations that were asked of two
+    models are averaged."""
+    wanted, found = (
+        {head.name: head.classes for head in heads} for heads in ((MAGNITUDE_HEAD, AZIMUTH_HEAD), spec.heads)
+    )
+    if set(found) != set(wanted):
+        raise ValueError(f"a characteriser has the heads {', '.join(wanted)}, not {', '.join(found)}")
+    for name, classes in found.items():
+        if classes != wanted[name]:
+            raise ValueError(
+                f"a characteriser's {name} has the classes {', '.join(wanted[name])}, not {', '.join(classes)}"
+            )
 
 
 def unknown(spec: ModelSpec, *, gain_known: bool, oriented: bool, whole: bool = True) -> dict[str, str]:
@@ -53,6 +61,13 @@ def characterisation(
     )
 
 
+def newer(before: Characterisation | None, found: Characterisation) -> Characterisation:
+    """What stands of a detection: a size that was told is not taken back by a window that tells none."""
+    if before is not None and before.magnitude is not None and found.magnitude is None:
+        return before
+    return found
+
+
 def combined(found: Sequence[Characterisation]) -> Characterisation | None:
     """Of an event: the mean over the stations that tell a magnitude. None where no station was asked."""
     if not found:
@@ -60,7 +75,8 @@ def combined(found: Sequence[Characterisation]) -> Characterisation | None:
     silent = {AZIMUTH_HEAD.name: OF_A_STATION}
     sizes = [one.magnitude for one in found if one.magnitude is not None]
     if not sizes:
-        reason = found[0].unknown.get(MAGNITUDE_HEAD.name, "")
+        reasons = Counter(one.unknown.get(MAGNITUDE_HEAD.name, "") for one in found)
+        reason = max(sorted(reasons), key=reasons.__getitem__)
         return Characterisation(magnitude=None, azimuth=None, unknown={MAGNITUDE_HEAD.name: reason, **silent})
     mean = {name: sum(size[name] for size in sizes) / len(sizes) for name in sizes[0]}
     return Characterisation(magnitude=mean, azimuth=None, unknown=silent)

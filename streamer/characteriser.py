@@ -26,6 +26,7 @@ SHIPPED = "characteriser.pt"
 PER_METRE = {"m/s": 1.0, "nm/s": 1e9}
 """Units that a characteriser may read, of those in a metre per second."""
 FAILED = "the characteriser failed"
+NO_ANSWER = "the characteriser has no answer to this window"
 NO_GAINS = "no station's gain is known"
 NO_TORCH = (
     "the shipped characteriser needs PyTorch, and this detector does without: characteriser.path may name an ONNX file"
@@ -72,6 +73,9 @@ class Characteriser:
             return self._nothing(silent)
         try:
             answer = self._answer(self._model, window, gains)
+        except ValueError as error:
+            log.warning("window %d of %s is not characterised: %s", window.k, window.subject, error)
+            return self._nothing(dict.fromkeys((head.name for head in self._spec.heads), NO_ANSWER) | silent)
         except Exception:
             log.exception("the characteriser failed: alerts say null until the next start or reload")
             self._model, self._why_none = None, FAILED
@@ -86,7 +90,7 @@ class Characteriser:
         spectrograms = model.transform(ground[None])  # (1, 3, N) -> (1, 3, F, T)
         answer: NDArray[np.float32] = model.score(spectrograms)[0]
         if not np.isfinite(answer).all():
-            raise ValueError(f"no answer to window {window.k} of {window.subject}")
+            raise ValueError("its answer is no number")
         return answer
 
     def _nothing(self, silent: dict[str, str]) -> Characterisation:
@@ -109,11 +113,13 @@ def load_characteriser(config: Config, stations: Known, grid: Grid) -> Character
         require_heads(spec)
     except (ModelError, ValueError) as error:
         raise ConfigError(f"characteriser: {error}") from error
-    _require_fit(spec, path.name, grid)
+    fault = _misfit(spec, path.name, grid)
+    if wanted.path is not None and fault:
+        raise ConfigError(f"characteriser: {fault}")
     if not stations.any_gain:
         return Characteriser(None, spec, stations, grid)
-    if wanted.path is None and _is_without_torch(config):
-        return Characteriser(None, spec, stations, grid, NO_TORCH)
+    if wanted.path is None and (fault or _is_without_torch(config)):
+        return Characteriser(None, spec, stations, grid, fault or NO_TORCH)
     model = load_compiled(
         "characteriser", path, sha256=wanted.sha256, threads=config.model.threads, trial=wanted.path is not None
     )
@@ -126,11 +132,10 @@ def _is_without_torch(config: Config) -> bool:
     return config.model.path is not None and not is_torchscript(read_content(config.model.path))
 
 
-def _require_fit(spec: ModelSpec, name: str, grid: Grid) -> None:
-    """It reads the detector's windows."""
+def _misfit(spec: ModelSpec, name: str, grid: Grid) -> str:
+    """Why it cannot read the detector's windows; nothing where it can."""
     read = (spec.task, spec.components, spec.sampling_rate_hz, spec.window_samples)
     wanted = ("characterise", ("Z", "N", "E"), float(grid.rate), grid.window)
     if read != wanted:
-        raise ConfigError(f"characteriser: {name} reads {read}, the detector's windows are {wanted}")
-    if spec.unit not in PER_METRE:
-        raise ConfigError(f"characteriser: {name} reads {spec.unit}; known: {', '.join(PER_METRE)}")
+        return f"{name} reads {read}, the detector's windows are {wanted}"
+    return "" if spec.unit in PER_METRE else f"{name} reads {spec.unit}; known: {', '.join(PER_METRE)}"

@@ -135,17 +135,15 @@ class Coincidence:
 
     def characterise(self, ident: str, decided_ns: int, found: Characterisation) -> None:
         """A detection's size, as its station saw it at a data time; events tell it from then on."""
-        oldest_ns, newest = (
-            decided_ns - self._memory_ns,
-            Characterised(id=ident, decided_ns=decided_ns, characterisation=found),
-        )
-        told = {one.id: one for one in self.state.characterised if one.decided_ns <= self.state.reached_ns}
+        reached_ns, before = self.state.reached_ns, self.state.characterised
+        standing = {one.id: one for one in before if one.decided_ns <= reached_ns}
         kept = [
             one
-            for one in self.state.characterised
-            if one.decided_ns >= oldest_ns and (one.decided_ns > self.state.reached_ns or told[one.id] is one)
+            for one in before
+            if one.decided_ns > reached_ns
+            or (one is standing[one.id] and one.decided_ns >= reached_ns - self._memory_ns)
         ]
-        self.state.characterised = [*kept, newest]
+        self.state.characterised = [*kept, Characterised(id=ident, decided_ns=decided_ns, characterisation=found)]
 
     def watermark_ns(self, decided_ns: Mapping[str, int]) -> int:
         """How far data time may go, from the end of each subject's newest decided window."""
@@ -247,7 +245,8 @@ class Coincidence:
     def _told(self, event: Event) -> Event:
         """As it stands at the time reached."""
         sizes = {c.id: c.characterisation for c in self.state.characterised if c.decided_ns <= self.state.reached_ns}
-        event.characterisation = combined([sizes[m.id] for m in event.members if m.id in sizes])
+        by_station = {m.station: sizes[m.id] for m in reversed(event.members) if m.id in sizes}
+        event.characterisation = combined(list(by_station.values()))
         return event.snapshot()
 
     def _close(self, event: Event) -> Event:

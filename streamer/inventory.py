@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,10 @@ from obspy.core.inventory import Channel
 from streamer.config import ConfigError, Place
 from streamer.orientation import ROWS, Epoch, Orientation, orientation
 
-Known = TypeVar("Known")
+ACCELEROMETERS = ("N", "G")
+"""SEED instrument codes of channels that hold no velocity."""
+
+Span = TypeVar("Span")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Stations:
     def counts_per_m_s(self, subject: str, time_ns: int) -> tuple[float, float, float] | None:
         """Of Z, N and E at a time; None where one of them is not known."""
         station = "_".join(subject.removeprefix("FDSN:").split("_")[:2])
-        if station in self._given:
+        if station in self._given and subject.rpartition("_")[2] not in ACCELEROMETERS:
             return (self._given[station],) * 3
         rows: dict[int, float] = {}
         for code, epochs in self._gains.get(subject, {}).items():
@@ -113,7 +117,7 @@ def read_stations(files: Sequence[Path], places: Mapping[str, Place]) -> Station
     return Stations(found, _without_empty(epochs), _without_empty(gains), given)
 
 
-def _without_empty(of: Mapping[str, Mapping[str, list[Known]]]) -> dict[str, dict[str, list[Known]]]:
+def _without_empty(of: Mapping[str, Mapping[str, list[Span]]]) -> dict[str, dict[str, list[Span]]]:
     kept = {subject: {code: found for code, found in codes.items() if found} for subject, codes in of.items()}
     return {subject: codes for subject, codes in kept.items() if codes}
 
@@ -129,9 +133,10 @@ def _epochs(channel: Channel) -> list[Epoch]:
 def _gains(channel: Channel) -> list[Gain]:
     """None where it does not say its sensitivity to velocity: an accelerometer's is another matter."""
     sensitivity = channel.response and channel.response.instrument_sensitivity
-    if not sensitivity or (sensitivity.input_units or "").upper() != "M/S" or not sensitivity.value:
+    if not sensitivity or (sensitivity.input_units or "").upper() != "M/S" or not isfinite(sensitivity.value or 0.0):
         return []
-    return [Gain(_ns(channel.start_date) or 0, _ns(channel.end_date), float(sensitivity.value))]
+    counts = float(sensitivity.value or 0.0)
+    return [Gain(_ns(channel.start_date) or 0, _ns(channel.end_date), counts)] if counts else []
 
 
 def _ns(time: UTCDateTime | None) -> int | None:

@@ -19,9 +19,9 @@ from streamer.coincidence import CoincidenceState
 from streamer.source.resume import ResumePoint
 from streamer.trigger import TriggerState
 
-SCHEMA = 1
+SCHEMA = 2
 """``PRAGMA user_version``: a file with a higher one was written by a newer release."""
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+MIGRATIONS: dict[int, tuple[str, ...]] = {1: ()}  # 2: states tell of sizes, which an older release does not read
 """Schema -> the statements that make the next one of it. An outbox may be as old as the oldest that stands here."""
 DAMAGED = ".damaged"
 """What is added to the file's name for a note beside it: one thread has seen that it is damaged, and the others are to know."""

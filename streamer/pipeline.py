@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Protocol
 
@@ -268,9 +268,10 @@ class Pipeline:
         start_s = time.perf_counter()
         found = ask(window)
         self._p.hooks.stage("characterise", time.perf_counter() - start_s)
-        if self._p.coincidence is not None and trigger.state.opened is not None:
-            self._p.coincidence.characterise(trigger.state.opened.id, trigger.decided_ns, found)
-        return trigger.characterised(found, decided)
+        opened = trigger.characterise(found)
+        if self._p.coincidence is not None and opened.characterisation is not None:
+            self._p.coincidence.characterise(opened.id, trigger.decided_ns, opened.characterisation)
+        return decided and replace(decided, characterisation=opened.characterisation)
 
     def _detected(self, detection: Detection) -> None:
         self._p.hooks.detected(detection)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import log
 from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict
 
 from quake.alerts import Characterisation
+from quake.characterisation import newer
+from quake.data.decision import SURE
 from streamer import onset
 from streamer.grid import Grid
 from streamer.stages import NS, Detection, Score, Unscored
@@ -23,7 +25,8 @@ NAMESPACE = uuid.UUID("6f1d1d0e-6f2c-5e0b-9c3a-7b0d5d1f4a11")
 """Of all alert ids: two daemons that watch one station make one id."""
 AGAIN_S = (5.0, 10.0)
 """After the first window of a detection that opened: when its size is asked for again."""
-SURE = 1e-7
+ROUNDING = 1e-9
+"""Windows that are all at ``on`` reach it."""
 TRACE_WINDOWS = 30
 """Probabilities kept to show what led to an alert."""
 
@@ -121,11 +124,11 @@ class Trigger:
         opened = self.state.opened
         return opened is not None and (k == opened.opened_k or k - opened.first_k in self._again_k)
 
-    def characterised(self, found: Characterisation, decided: Detection | None) -> Detection | None:
-        """The open detection is of this size; ``decided``: its opening, if it was just decided, which then says so too."""
+    def characterise(self, found: Characterisation) -> OpenDetection:
+        """The open detection, which `asks` said there is, with what now stands of its size."""
         assert self.state.opened is not None
-        self.state.opened.characterisation = found
-        return decided and replace(decided, characterisation=found)
+        self.state.opened.characterisation = newer(self.state.opened.characterisation, found)
+        return self.state.opened
 
     def decide(self, item: Score | Unscored) -> Detection | None:
         """Take the next window; a detection where it opens or closes one."""
@@ -163,7 +166,10 @@ class Trigger:
             state.run = []
             return None
         state.run = [*state.run, (k, score.probability)][-limits.in_a_row :]
-        enough = len(state.run) == limits.in_a_row and mean_log_odds(p for _, p in state.run) >= log_odds(limits.on)
+        enough = (
+            len(state.run) == limits.in_a_row
+            and mean_log_odds(p for _, p in state.run) >= log_odds(limits.on) - ROUNDING
+        )
         return self._open(score) if enough else None
 
     def _open(self, score: Score) -> Detection:

@@ -17,6 +17,9 @@ ALARMS_NEEDED = 3
 CONFIDENCE = 0.95
 """Of intervals."""
 
+SURE = 1e-7
+"""A probability nearer to 0 or 1 counts as this near where windows are taken together: float32 knows no more."""
+
 Text = Annotated[str, StringConstraints(min_length=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 

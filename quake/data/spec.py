@@ -226,7 +226,7 @@ class ModelSpec(Section):
         if len({point.name for point in points}) != len(points):
             raise ValueError(f"an operating point stands twice: {', '.join(point.name for point in points)}")
         for one, other in permutations(points, 2):
-            if one.in_a_row == other.in_a_row and one.aim_an_hour < other.aim_an_hour and one.on < other.on:
+            if one.in_a_row <= other.in_a_row and one.aim_an_hour < other.aim_an_hour and one.on < other.on:
                 raise ValueError(
                     f"operating point {one.name} is to give fewer false alarms than {other.name}, and has a lower on"
                 )

@@ -49,6 +49,15 @@ def test_the_first_reason_is_told() -> None:
     assert unknown(spec(), gain_known=True, oriented=True) == {}
 
 
+def test_other_classes_of_magnitude_are_refused() -> None:
+    """Stations that were asked of two models are averaged."""
+    odd = spec().model_copy(
+        update={"heads": (MAGNITUDE_HEAD.model_copy(update={"classes": ("Big", "Small")}), AZIMUTH_HEAD)}
+    )
+    with pytest.raises(ValueError, match="magnitude has the classes Large, Medium, Moderate, Normal, not Big, Small"):
+        characterisation(odd, ANSWER, gain_known=True, oriented=True)
+
+
 def test_nobody_was_asked() -> None:
     assert combined([]) is None
 

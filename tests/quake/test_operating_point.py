@@ -85,6 +85,10 @@ def test_a_spec_without_points_says_no_more_than_before() -> None:
             {"operating_points": (point("quiet", 0.89, 0.1), POINTS[1])},
             "quiet is to give fewer false alarms than standard, and has a lower on",
         ),
+        (
+            {"operating_points": (point("quiet", 0.89, 0.1, in_a_row=1), POINTS[1])},
+            "quiet is to give fewer false alarms than standard, and has a lower on",
+        ),
         ({"operating_points": (point("standard", 0.9, 1.0, off=0.91),)}, "off 0.91 is above on 0.9"),
         ({"operating_points": (point("standard", 0.9, 1.0, in_a_row=0),)}, "in_a_row"),
         ({"operating_points": (point("standard", 0.9, 1.0, hours=0),)}, "hours"),

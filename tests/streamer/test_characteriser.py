@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from quake.characterisation import NO_GAIN, NOT_WHOLE
 from quake.data.spec_file import read_spec
 from streamer import characteriser
-from streamer.characteriser import FAILED, NO_TORCH, SHIPPED, Characteriser, load_characteriser
+from streamer.characteriser import FAILED, NO_ANSWER, NO_TORCH, SHIPPED, Characteriser, load_characteriser
 from streamer.config import Config, ConfigError, resolve
 from streamer.grid import Grid
 from streamer.inventory import Stations
@@ -92,8 +92,18 @@ class Broken(Asked):
         raise RuntimeError("out of memory")
 
 
-@pytest.mark.parametrize("model", [Broken(), Asked(ANSWER * np.float32("nan"))])
-def test_a_fault_of_it_costs_the_answer_and_is_told_once(model: Asked, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_window_without_an_answer_costs_that_window_alone() -> None:
+    model = Asked(ANSWER * np.float32("nan"))
+    one = Characteriser(model, SPEC, Gains(), GRID)
+    said = one.ask(window())
+    assert (said.magnitude, said.unknown["magnitude"]) == (None, NO_ANSWER)
+    assert "better than chance" in said.unknown["azimuth"]
+    model.answer = ANSWER
+    assert one.ask(window()).magnitude is not None
+
+
+def test_a_fault_of_it_costs_the_answer_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = Broken()
     one = Characteriser(model, SPEC, Gains(), GRID)
     for _ in range(3):
         said = one.ask(window())
@@ -126,6 +136,15 @@ def test_a_detector_that_does_without_torch_is_not_made_to_load_it(tmp_path: Pat
     assert one.ask(window()).unknown["magnitude"] == NO_TORCH
 
 
+@pytest.mark.parametrize("grid", [Grid.of(50.0, 1040, 1.0), Grid.of(20.0, 416, 1.0), Grid.of(100.0, 3000, 1.0)])
+def test_a_detector_that_reads_other_windows_does_without_the_shipped_one(grid: Grid) -> None:
+    for stations in (Stations({}, {}), Stations({}, {}, given={"XX_ABC": 1e9})):
+        one = load_characteriser(settings(), stations, grid)
+        assert one is not None
+        assert one.ask(window()).magnitude is None
+    assert one.ask(window()).unknown["magnitude"].startswith("characteriser.pt reads")
+
+
 def test_the_shipped_one_tells_loud_from_quiet() -> None:
     """Ground that moves by centimetres a second, and by micrometres."""
     one = load_characteriser(settings(), Stations({}, {}, given={"XX_ABC": 1e9}), GRID)
@@ -152,7 +171,7 @@ def test_it_can_be_left_out() -> None:
     [
         ({"path": str(ZOO / "detector.pt")}, GRID, "has the heads magnitude, azimuth, not event"),
         ({"path": "/nowhere.pt"}, GRID, "/nowhere.pt: cannot be read"),
-        ({}, Grid.of(50.0, 1040, 1.0), "the detector's windows are"),
+        ({"path": str(ZOO / SHIPPED)}, Grid.of(50.0, 1040, 1.0), "the detector's windows are"),
         ({"path": str(ZOO / SHIPPED), "sha256": 64 * "0"}, GRID, "sha256"),
     ],
 )

@@ -81,6 +81,7 @@ def test_gain_by_epoch_of_velocity_alone(tmp_path: Path) -> None:
     assert stations.counts_per_m_s("FDSN:XX_ABC__H_H", (begin - 1).ns) is None
     assert stations.counts_per_m_s("FDSN:XX_ABC__H_N", TURNED.ns) is None, "an accelerometer"
     assert stations.counts_per_m_s("FDSN:XX_NEW__H_H", TURNED.ns) == (5.0, 5.0, 5.0)
+    assert stations.counts_per_m_s("FDSN:XX_NEW__H_N", TURNED.ns) is None, "an accelerometer"
     assert stations.is_oriented("FDSN:XX_ABC__H_H")
 
 

@@ -75,19 +75,20 @@ def test_the_run_that_opens_is_the_newest() -> None:
 
 def test_it_asks_at_the_opening_and_as_it_grows_and_the_closing_says_the_newest() -> None:
     one, asked = trigger(), []
-    closing = opening = None
+    closing = None
     for k, p in enumerate("0099988888880000000", 100):
         decided = one.decide(score(k, int(p) / 10))
         if one.asks(k):
             asked.append(k)
-            decided = one.characterised(Characterisation(magnitude={"Large": k / 1000}, azimuth=None), decided)
-        opening, closing = opening or decided, decided or closing
-    assert opening is not None and opening.characterisation is not None  # noqa: PT018
+            size = {"Large": k / 1000} if k < 110 else None
+            opened = one.characterise(Characterisation(magnitude=size, azimuth=None, unknown={"azimuth": str(k)}))
+            assert opened.characterisation is not None
+            assert opened.characterisation.magnitude == {"Large": min(k, 107) / 1000}, "a gap takes nothing back"
+        closing = decided or closing
     assert asked == [103, 107, 112], "GRID's hop is a second: 5 and 10 s after window 102"
-    assert opening.characterisation.magnitude == {"Large": 0.103}
     assert closing is not None and closing.characterisation is not None  # noqa: PT018
     assert closing.off_ns is not None
-    assert closing.characterisation.magnitude == {"Large": 0.112}
+    assert closing.characterisation.magnitude == {"Large": 0.107}
 
 
 def test_what_is_no_number_between_0_and_1_has_log_odds() -> None:
@@ -205,10 +206,9 @@ def test_a_restart_anywhere_changes_nothing(row: list[float | None], restarts: s
 
     def decided(by: Trigger, item: Score | Unscored) -> Detection | None:
         found = by.decide(item)
-        said = Characterisation(
-            magnitude={"Large": item.k / 100 if isinstance(item, Unscored) else item.window.k / 100}, azimuth=None
-        )
-        return by.characterised(said, found) if isinstance(item, Score) and by.asks(item.window.k) else found
+        if isinstance(item, Score) and by.asks(item.window.k):
+            by.characterise(Characterisation(magnitude={"Large": item.window.k / 100}, azimuth=None))
+        return found
 
     whole = trigger()
     expected = [decided(whole, item) for item in items]

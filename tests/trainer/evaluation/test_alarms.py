@@ -12,6 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quake.data.seisbench import DataError
+from streamer.grid import Grid
+from streamer.stages import Score, Window
+from streamer.trigger import ModelName, Thresholds, Trigger
 from trainer.data.record import Record
 from trainer.evaluation.alarms import Rule, assess, choose_on, openings
 from trainer.evaluation.scoring import log_odds
@@ -44,6 +47,26 @@ def test_alarms_are_those_of_a_machine_that_hears_one_score_after_the_other(
     if opened >= 0:
         expected.append((opened, len(scores)))
     assert list(openings(np.array(scores, float), Rule(on, off, in_a_row))) == expected
+
+
+PROBABILITIES = st.sampled_from([0.0, 1e-9, 0.1, 0.4, 0.485, 0.5, 0.9, 0.97, 0.98, 0.999, 1 - 1e-8, 1.0])
+
+
+@given(
+    st.lists(PROBABILITIES, max_size=60), st.sampled_from([(0.97, 0.485), (0.9, 0.4), (0.5, 0.5)]), st.integers(1, 5)
+)
+def test_alarms_are_those_of_the_daemon(probabilities: list[float], limits: tuple[float, float], in_a_row: int) -> None:
+    """Of a trigger that closes with one window, has no dead time, and waits for ever."""
+    on, off = limits
+    daemon = Trigger("S", Grid(20, 40, 20), Thresholds(on, off, in_a_row, 1, 0, 10**6), ModelName("m", 0))
+    found: list[tuple[int, int]] = []
+    for k, p in enumerate(probabilities):
+        window = Window("S", k, np.zeros((3, 40), np.float32), "ZNE", True, 0)
+        decided = daemon.decide(Score(window, p))
+        if decided is not None:
+            found = [*found, (k, len(probabilities))] if decided.off_ns is None else [*found[:-1], (found[-1][0], k)]
+    scores = np.array([log_odds(min(max(p, 1e-12), 1 - 1e-12)) for p in probabilities])
+    assert list(openings(scores, Rule(log_odds(on), log_odds(off), in_a_row))) == found
 
 
 def scored(records: list[Record], alarm_s: dict[str, tuple[float, float]]) -> pd.DataFrame:

@@ -74,6 +74,8 @@ def test_live_tells_what_a_scan_tells(tmp_path: Path, valkey_url: str) -> None:
 def test_without_a_gain_every_alert_says_why_it_tells_nothing(tmp_path: Path) -> None:
     place = KnownPlace(tmp_path, "redis://nowhere")
     place.gain = ""
-    for alert in scanned(place, stations(earthquake(2.5, 20.0))):
+    alerts = scanned(place, stations(earthquake(2.5, 20.0)))
+    assert len(alerts) > 4
+    for alert in alerts:
         assert alert.characterisation is not None
         assert (alert.characterisation.magnitude, alert.characterisation.unknown["magnitude"]) == (None, NO_GAIN)
