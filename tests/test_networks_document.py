@@ -148,7 +148,7 @@ def last_drop_probability(network: nn.Module) -> float:
     ("first", "subjects", "unit"),
     [
         ("network, 224 x 224", benchmark.baselines, 1e9),
-        ("network", partial(benchmark.products, tuple(ConvNeXtVariant)), 1e6),
+        pytest.param("network", partial(benchmark.products, tuple(ConvNeXtVariant)), 1e6, marks=pytest.mark.drill),
     ],
 )
 def test_sizes_beside_the_measurements(

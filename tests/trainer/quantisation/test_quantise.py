@@ -75,6 +75,7 @@ def test_the_shipped_detector_stays_near(
 
 
 @pytest.mark.usefixtures("_unmeasured")
+@pytest.mark.drill
 def test_efficientnet_with_all_its_operators(tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"window_samples": 2080})
     images = np.random.default_rng(6).standard_normal((32, *spec.input_shape)).astype(np.float32)
