@@ -56,6 +56,7 @@ bench: setup
 	@$(BIN)/python -m benchmarks.false_alarms
 	@$(BIN)/python -m benchmarks.characteriser --model models/zoo/characteriser.pt
 	@$(BIN)/python -m benchmarks.robustness models/zoo/detector.pt
+	@$(BIN)/python -m benchmarks.made_earthquakes models/zoo/detector.pt
 
 models: setup
 	@scripts/models

@@ -1,6 +1,6 @@
 """A detector's operating points, from the scores of its folds: each place scored by the model that has never seen it.
 
-    python -m benchmarks.operating_points FOLDER --recipe RECIPE [--labelled SET] [--in-a-row 1 2 3 4] [--json FILE]
+    python -m benchmarks.operating_points FOLDER --recipe RECIPE [--labelled SET] [--in-a-row 1 2 3 4 | --at 5:0.97] [--json FILE]
 
 FOLDER is that of `benchmarks.leave_one_out`. The noise: quiet and ambient continuous hours, scanned through the daemon's
 pipeline by the fold that leaves their source out; and the noise of the labelled records, and their time before P, where it is
@@ -27,14 +27,15 @@ from benchmarks.decisions import SEQUENCE, listen, station_of
 from benchmarks.false_alarms import SHARED, settings_of
 from benchmarks.leave_one_out import Fold, Study, left_out_records
 from benchmarks.tables import Table, poisson
-from quake.data.decision import SURE, OperatingPoint
+from quake.data import decision
+from quake.data.decision import OperatingPoint
 from quake.data.seisbench import SeisBenchDataset
 from quake.times import NS, parse_ns
 from streamer.composition import load_scorer
 from streamer.config import resolve
 from trainer.data.record import BY_PICKERS, RATE_HZ, Record
 from trainer.evaluation.alarms import Rule, Worth, assess
-from trainer.evaluation.operating import Piece, alarms_at, choose_points
+from trainer.evaluation.operating import Piece, alarms_at, choose_points, counted
 from trainer.evaluation.protocol import QUIET_UNTIL_S, is_fair, read_scores
 from trainer.evaluation.scoring import Curve, curves_of, log_odds
 from trainer.fitting.run_folder import RunFolder
@@ -86,7 +87,7 @@ def continuous_pieces(folds: Sequence[Fold], folder: Path, arrivals: Arrivals) -
                 ks = sorted(series)  # whole numbers of Python's: times in ns are large
                 ends_ns = np.array([scorer.grid.end_ns(k) for k in ks])
                 quiet = arrivals.quiet(station_of(subject), ends_ns)
-                scores = np.array([_log_odds(series[k]) for k in ks])
+                scores = np.array([decision.log_odds(series[k]) for k in ks])
                 hop_s = scorer.grid.hop_ns / NS
                 yield from _runs(f"{name} {station_of(subject)}", ends_ns / NS, scores, quiet, hop_s)
 
@@ -96,10 +97,6 @@ def _runs(name: str, times_s: np.ndarray, scores: np.ndarray, quiet: np.ndarray,
     for begin, end in pairwise([0, *breaks, len(times_s)]):
         if end > begin and quiet[begin]:
             yield Piece(name, Curve(times_s[begin:end], scores[begin:end]), (end - begin) * hop_s / 3600)
-
-
-def _log_odds(probability: float) -> float:
-    return log_odds(min(max(probability, SURE), 1 - SURE))
 
 
 def record_pieces(records: Sequence[Record], table: pd.DataFrame) -> Iterator[Piece]:
@@ -155,11 +152,14 @@ def run(chosen: argparse.Namespace) -> None:
         *continuous_pieces(folds, chosen.continuous, Arrivals.of(chosen.labelled)),
     ]
     events = [record for record in records if record.is_event and is_fair(record) and BY_PICKERS not in record.origin]
-    points = [point for row in chosen.in_a_row for point in choose_points(pieces, in_a_row=row)]
+    given = (part.split(":") for part in chosen.at)
+    points = [counted(pieces, int(row), float(on)) for row, on in given]
+    if not points:
+        points = [point for row in chosen.in_a_row for point in choose_points(pieces, in_a_row=row)]
     print(table_of(points, events, scores).markdown())
     print("\n".join(map(as_recipe, points)))
     if chosen.json:
-        alarms = {f"{p.name} {p.in_a_row}": [asdict(alarm) for alarm in alarms_at(pieces, p)] for p in points}
+        alarms = {f"{p.name} {p.in_a_row} {p.on:g}": [asdict(alarm) for alarm in alarms_at(pieces, p)] for p in points}
         hours = {piece.name: 0.0 for piece in pieces}
         for piece in pieces:
             hours[piece.name] += piece.hours
@@ -175,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--continuous", type=Path, default=SHARED, help="folder of miniSEED files and continuous.csv")
     parser.add_argument("--labelled", type=Path, help="set that pickers labelled: its earthquakes are not noise")
     parser.add_argument("--in-a-row", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--at", nargs="+", default=[], metavar="ROW:ON", help="count these, and choose none: 5:0.97")
     parser.add_argument("--json", type=Path)
     run(parser.parse_args(arguments))
     return 0

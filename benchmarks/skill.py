@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.tables import MEAN, Cell, Estimate, Table, poisson, recalls, table_of_recalls
 from quake.artifact import CompiledModel, Thresholds
+from quake.data.decision import log_odds
 from streamer.operation import HOP_S, IN_A_ROW
 from trainer.assessment import AS_IT_IS
 from trainer.data.record import RATE_HZ, Record
@@ -41,15 +42,13 @@ from trainer.evaluation.protocol import (
     Flags,
     is_fair,
 )
-from trainer.evaluation.scoring import DetectorScorer, Scores, log_odds, score_records, score_windows
+from trainer.evaluation.scoring import DetectorScorer, Scores, score_records, score_windows
 
 SHARED = Path(__file__).parents[2] / "shared"
 RATES_AN_HOUR = (10.0, 3.0)
 BANDS = ("SNR of P, dB", "distance, km")
 OWN = "own"
 """Where a model has thresholds and no operating points."""
-MARGIN = 1e-6
-"""Of a probability whose log-odds are asked for."""
 SURVEY = "ambient_survey"
 """Noise of many places: what stands before the time in its traces' names is the place."""
 
@@ -227,11 +226,7 @@ def rules(model: CompiledModel) -> dict[str, Rule]:
         if model.spec.thresholds is None:
             raise ValueError(f"{model.path}: no thresholds: not a detector")
         points = {OWN: (model.spec.thresholds, IN_A_ROW)}
-    return {name: Rule(_log_odds(limits.on), _log_odds(limits.off), row) for name, (limits, row) in points.items()}
-
-
-def _log_odds(probability: float) -> float:
-    return log_odds(min(max(probability, MARGIN), 1 - MARGIN))
+    return {name: Rule(log_odds(limits.on), log_odds(limits.off), row) for name, (limits, row) in points.items()}
 
 
 def _has_quiet(event: Record) -> bool:

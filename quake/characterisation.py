@@ -6,7 +6,7 @@ What is not here: the model (`quake.artifact`), and who knows a station's gain a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -35,30 +35,30 @@ def require_heads(spec: ModelSpec) -> None:
             )
 
 
-def unknown(spec: ModelSpec, *, gain_known: bool, oriented: bool, whole: bool = True) -> dict[str, str]:
-    """Why a head says null, by its name: it is switched off, the window is not ``whole``, a magnitude lacks the station's
-    gain, a back-azimuth its orientation. Heads that may speak are left out."""
-    lacking = {
-        MAGNITUDE_HEAD.name: "" if gain_known else NO_GAIN,
-        AZIMUTH_HEAD.name: "" if oriented else NO_ORIENTATION,
-    }
-    reasons = {head.name: head.reason_off or lacking[head.name] or ("" if whole else NOT_WHOLE) for head in spec.heads}
+def unknown(spec: ModelSpec, *, gain_known: bool, oriented: bool, whole: bool) -> dict[str, str]:
+    """Why a head says null, by its name: it is switched off, a back-azimuth lacks the station's orientation, both lack its gain,
+    or the window is not ``whole``. Heads that may speak are left out."""
+    of_both = NO_GAIN if not gain_known else "" if whole else NOT_WHOLE
+    of_its_own = {AZIMUTH_HEAD.name: "" if oriented else NO_ORIENTATION}
+    reasons = {head.name: head.reason_off or of_its_own.get(head.name) or of_both for head in spec.heads}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def characterisation(
-    spec: ModelSpec, probabilities: NDArray[Any], *, gain_known: bool, oriented: bool
-) -> Characterisation:
-    """``probabilities``: (classes of all heads,) of one window. ValueError as `require_heads`."""
-    require_heads(spec)
-    silent = unknown(spec, gain_known=gain_known, oriented=oriented)
+def characterisation(spec: ModelSpec, probabilities: NDArray[Any], silent: Mapping[str, str]) -> Characterisation:
+    """``probabilities``: (classes of all heads,) of one window; ``silent``: as `unknown` gives it."""
     heads = {head.name: head for head in spec.heads}
     said = {
         name: _by_class(heads[name], found) for name, found in spec.by_head(probabilities).items() if name not in silent
     }
     return Characterisation(
-        magnitude=said.get(MAGNITUDE_HEAD.name), azimuth=said.get(AZIMUTH_HEAD.name), unknown=silent
+        magnitude=said.get(MAGNITUDE_HEAD.name), azimuth=said.get(AZIMUTH_HEAD.name), unknown=dict(silent)
     )
+
+
+def nothing(spec: ModelSpec, silent: Mapping[str, str], otherwise: str) -> Characterisation:
+    """Null from every head; ``otherwise``: why those say nothing that might."""
+    reasons = {head.name: silent.get(head.name, otherwise) for head in spec.heads}
+    return Characterisation(magnitude=None, azimuth=None, unknown=reasons)
 
 
 def newer(before: Characterisation | None, found: Characterisation) -> Characterisation:

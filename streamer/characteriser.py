@@ -6,21 +6,25 @@ It decides nothing: an alert says what it says, or null with the reason. A fault
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quake.alerts import Characterisation
-from quake.characterisation import characterisation, require_heads, unknown
+from quake.characterisation import characterisation, nothing, require_heads, unknown
 from quake.data.spec import ModelError, ModelSpec
 from quake.data.spec_file import is_torchscript, read_content, read_spec
 from streamer.config import Config, ConfigError
 from streamer.grid import Grid
+from streamer.inventory import Stations
 from streamer.loading import ZOO, load_compiled
 from streamer.stages import Window
 from streamer.worker import Model
+
+if TYPE_CHECKING:
+    from quake.artifact import CompiledModel
 
 SHIPPED = "characteriser.pt"
 PER_METRE = {"m/s": 1.0, "nm/s": 1e9}
@@ -35,25 +39,11 @@ NO_TORCH = (
 log = logging.getLogger(__name__)
 
 
-class Known(Protocol):
-    """The part of `streamer.inventory.Stations` that is asked."""
-
-    def counts_per_m_s(self, subject: str, time_ns: int) -> Sequence[float] | None:
-        """Of Z, N and E; None where one is not known."""
-
-    @property
-    def any_gain(self) -> bool:
-        """Whether some station's gain is known."""
-
-    def is_oriented(self, subject: str) -> bool:
-        """Whether somebody says which way its horizontals point."""
-
-
 class Characteriser:
     """Asks about one window at a time."""
 
     def __init__(
-        self, model: Model | None, spec: ModelSpec, stations: Known, grid: Grid, why_none: str = NO_GAINS
+        self, model: CompiledModel | None, spec: ModelSpec, stations: Stations, grid: Grid, why_none: str = NO_GAINS
     ) -> None:
         """``why_none``: why there is no model, for alerts and people."""
         self._model, self._spec, self._stations, self._grid = model, spec, stations, grid
@@ -63,29 +53,33 @@ class Characteriser:
         asked = f"{self._spec.name} {self._spec.version}, at stations of a known gain"
         return asked if self._model else f"not asked, so alerts tell no magnitude: {self._why_none}"
 
+    def warm_up(self) -> None:
+        """The first answer takes long."""
+        if self._model is not None:
+            self._model.warm_up((1,))
+
     def ask(self, window: Window) -> Characterisation:
         """What the window tells, or why it tells nothing."""
         gains = self._stations.counts_per_m_s(window.subject, self._grid.start_ns(window.k))
-        is_oriented = self._stations.is_oriented(window.subject)
         whole = window.complete and window.components == "ZNE"
-        silent = unknown(self._spec, gain_known=gains is not None, oriented=is_oriented, whole=whole)
-        if self._model is None or len(silent) == len(self._spec.heads):
-            return self._nothing(silent)
+        oriented = self._stations.is_oriented(window.subject)
+        silent = unknown(self._spec, gain_known=gains is not None, oriented=oriented, whole=whole)
+        if self._model is None or gains is None or len(silent) == len(self._spec.heads):
+            return nothing(self._spec, silent, self._why_none)
         try:
-            answer = self._answer(self._model, window, gains)
+            return characterisation(self._spec, self._answer(self._model, window, gains), silent)
         except ValueError as error:
             log.warning("window %d of %s is not characterised: %s", window.k, window.subject, error)
-            return self._nothing(dict.fromkeys((head.name for head in self._spec.heads), NO_ANSWER) | silent)
+            return nothing(self._spec, silent, NO_ANSWER)
         except Exception:
             log.exception("the characteriser failed: alerts say null until the next start or reload")
             self._model, self._why_none = None, FAILED
-            return self._nothing(silent)
-        return characterisation(self._spec, answer, gain_known=gains is not None, oriented=is_oriented)
+            return nothing(self._spec, silent, FAILED)
 
-    def _answer(self, model: Model, window: Window, gains: Sequence[float] | None) -> NDArray[np.float32]:
+    def _answer(self, model: Model, window: Window, gains: Sequence[float]) -> NDArray[np.float32]:
         """(classes of all heads,). Each row by its own gain; a station whose components are turned into one another is
         taken to have gains that are alike."""
-        scale = np.ones(3) if gains is None else PER_METRE[self._spec.unit] / np.asarray(gains)
+        scale = PER_METRE[self._spec.unit] / np.asarray(gains)  # (3,)
         ground = (window.samples * scale[:, None]).astype(np.float32)  # (3, N) in the model's unit
         spectrograms = model.transform(ground[None])  # (1, 3, N) -> (1, 3, F, T)
         answer: NDArray[np.float32] = model.score(spectrograms)[0]
@@ -93,16 +87,8 @@ class Characteriser:
             raise ValueError("its answer is no number")
         return answer
 
-    def _nothing(self, silent: dict[str, str]) -> Characterisation:
-        """Null from every head."""
-        reasons = {head.name: silent.get(head.name, self._why_none) for head in self._spec.heads}
-        return Characterisation(magnitude=None, azimuth=None, unknown=reasons)
 
-
-Ask = Callable[[Window], Characterisation]
-
-
-def load_characteriser(config: Config, stations: Known, grid: Grid) -> Characteriser | None:
+def load_characteriser(config: Config, stations: Stations, grid: Grid) -> Characteriser | None:
     """None where the configuration wants none. The model is loaded only where it would be asked. Raises `ConfigError`."""
     wanted = config.characteriser
     if not wanted.enabled:
@@ -123,7 +109,6 @@ def load_characteriser(config: Config, stations: Known, grid: Grid) -> Character
     model = load_compiled(
         "characteriser", path, sha256=wanted.sha256, threads=config.model.threads, trial=wanted.path is not None
     )
-    model.warm_up((1,))
     return Characteriser(model, model.spec, stations, grid)
 
 

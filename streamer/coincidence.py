@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from quake.alerts import Characterisation
 from quake.characterisation import combined
-from streamer.stages import NS, Detection
+from streamer.stages import NS, Detection, station_of
 from streamer.trigger import NAMESPACE
 
 REVISIONS_NS = tuple(s * NS for s in (2, 5, 10, 20))
@@ -62,7 +62,7 @@ class Member(BaseModel):
 
     @property
     def station(self) -> str:
-        return "_".join(self.subject.removeprefix("FDSN:").split("_")[:2])
+        return station_of(self.subject)
 
     @staticmethod
     def of(detection: Detection) -> Member:
@@ -88,13 +88,11 @@ class Event(BaseModel):
     members: list[Member]
     closed_ns: int | None = None
     characterisation: Characterisation | None = None
+    """Of what is told, from `CoincidenceState.characterised`; an event in the state has none."""
 
     @property
     def onset_ns(self) -> int:
         return min(member.onset_ns for member in self.members)
-
-    def snapshot(self) -> Event:
-        return self.model_copy(deep=True)
 
 
 class Characterised(BaseModel):
@@ -246,8 +244,7 @@ class Coincidence:
         """As it stands at the time reached."""
         sizes = {c.id: c.characterisation for c in self.state.characterised if c.decided_ns <= self.state.reached_ns}
         by_station = {m.station: sizes[m.id] for m in reversed(event.members) if m.id in sizes}
-        event.characterisation = combined(list(by_station.values()))
-        return event.snapshot()
+        return event.model_copy(deep=True, update={"characterisation": combined(list(by_station.values()))})
 
     def _close(self, event: Event) -> Event:
         self.state.events.remove(event)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from quake.alerts import Keys, ModelIdentity
 from streamer.acknowledge import Acknowledgement
 from streamer.alerting import Alerting
-from streamer.characteriser import Ask, Characteriser, load_characteriser
+from streamer.characteriser import Characteriser, load_characteriser
 from streamer.coincidence import Coincidence, Rules
 from streamer.config import SHIPPED_MODEL, Config, ConfigError
 from streamer.grid import Grid
@@ -114,6 +114,8 @@ def warm_up(watch: Watch, before: Watch | None = None) -> None:
     for scorer in (watch.scorer, watch.shadow):
         if scorer is not None and id(scorer.model) not in known:
             scorer.model.warm_up(watch.shapes)
+    if watch.characteriser is not None:
+        watch.characteriser.warm_up()
 
 
 def _same_model(config: Config, before: Watch | None) -> CompiledModel | None:
@@ -191,7 +193,7 @@ def compose(
     wake_publisher: Callable[[], None],
     *,
     may_drop: bool,
-    characterise: Ask | None = None,
+    characteriser: Characteriser | None = None,
 ) -> Pipeline:
     """The stages, joined. ``may_drop``: an overloaded machine leaves windows out rather than fall behind."""
     rule = rules(config, stations)
@@ -211,7 +213,7 @@ def compose(
         worker=Worker(scorer.model, config.worker.batch_size, hooks, scorer.earthquake, _on_cpu(config, scorer.model)),
         batcher=Batcher(config.worker.batch_size, int(config.worker.longest_wait_ms * 1_000_000)),
         trigger=trigger,
-        characterise=characterise,
+        characteriser=characteriser,
         coincidence=Coincidence(rule, saved.coincidence) if rule is not None else None,
         alerting=Alerting(config.mode, scorer.identity, scorer.grid, stations.places),
         acknowledgement=Acknowledgement(policies.ring_ns),

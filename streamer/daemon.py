@@ -84,7 +84,7 @@ class Daemon:
             shadowed(watch, self._hooks),
             publishing.wake,
             may_drop=watch.config.mode == "live",
-            characterise=watch.characteriser.ask if watch.characteriser else None,
+            characteriser=watch.characteriser,
         )
         log.info("%s", described(watch))
         receiving.start()

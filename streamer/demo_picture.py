@@ -17,6 +17,7 @@ from scipy.signal import spectrogram
 
 from quake.alerts import Alert, Kind, Status
 from quake.times import NS
+from streamer.stages import station_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,10 +41,10 @@ def draw(path: Path, evidence: Evidence, alerts: Sequence[Alert]) -> None:
         constrained_layout=True,
         gridspec_kw={"height_ratios": [1] * len(waveforms) + [1.6, 1.8]},
     )
-    colours = dict(zip(sorted({_station(name) for name in waveforms}), COLOURS, strict=False))
+    colours = dict(zip(sorted({station_of(name) for name in waveforms}), COLOURS, strict=False))
     for axis, (channel, (times, samples, _)) in zip(axes, waveforms.items(), strict=False):
-        axis.plot(_dates(times), samples, color=colours[_station(channel)], linewidth=0.5)
-        axis.set_ylabel(_station(channel).split("_")[1])
+        axis.plot(_dates(times), samples, color=colours[station_of(channel)], linewidth=0.5)
+        axis.set_ylabel(station_of(channel).split("_")[1])
         axis.set_yticks([])
         axis.set_ylim(-1.0, 1.0)
         axis.text(0.005, 0.82, channel.removeprefix("FDSN:"), transform=axis.transAxes, fontsize=8)
@@ -95,7 +96,7 @@ def _spectrogram(axis: Axes, waveforms: dict[str, tuple[NDArray[np.float64], NDA
         shading="nearest",
         rasterized=True,
     )
-    axis.set_ylabel(f"{_station(channel).split('_')[1]} Z, Hz")
+    axis.set_ylabel(f"{station_of(channel).split('_')[1]} Z, Hz")
 
 
 def _probabilities(axis: Axes, evidence: Evidence, colours: dict[str, str]) -> None:
@@ -104,7 +105,11 @@ def _probabilities(axis: Axes, evidence: Evidence, colours: dict[str, str]) -> N
         ends = np.array([grid.end_ns(k) / NS for k in sorted(series)])
         values = [series[k] for k in sorted(series)]
         axis.plot(
-            _dates(ends), values, color=colours[_station(subject)], linewidth=1.2, label=_station(subject).split("_")[1]
+            _dates(ends),
+            values,
+            color=colours[station_of(subject)],
+            linewidth=1.2,
+            label=station_of(subject).split("_")[1],
         )
     axis.axhline(thresholds.on, color="black", linewidth=0.8, linestyle="--", label=f"on {thresholds.on:g}")
     axis.axhline(thresholds.off, color="grey", linewidth=0.8, linestyle=":", label=f"off {thresholds.off:g}")
@@ -119,10 +124,6 @@ def _mark(axis: Axes, alerts: Sequence[Alert]) -> None:
             event = alert.kind is Kind.EVENT
             colour, width, style = (EVENT, 2.0, "-") if event else ("black", 0.6, ":")
             axis.axvline(_dates(np.array([alert.onset / NS]))[0], color=colour, linewidth=width, linestyle=style)
-
-
-def _station(name: str) -> str:
-    return "_".join(name.removeprefix("FDSN:").split("_")[:2])
 
 
 def _dates(seconds: NDArray[np.float64]) -> NDArray[np.datetime64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import exp
 from pathlib import Path
@@ -19,7 +19,7 @@ from streamer.config import Config
 from streamer.hooks import Hooks
 from streamer.scan import read_packets, scan
 from streamer.stages import Packet, Score
-from streamer.trigger import Thresholds, mean_log_odds
+from streamer.trigger import mean_log_odds
 
 NEAR_NS = 6 * NS
 """An event whose onset lies this near to the known time tells of that earthquake."""
@@ -61,7 +61,7 @@ class Evidence:
         assert self.config.coincidence
         reach = round(self.config.coincidence.window_s * self.scorer.grid.rate / self.scorer.grid.hop)
         numbers = sorted({k for series in self.scores.values() for k in series})
-        held = [_held(series, numbers, self.scorer.thresholds, reach) for series in self.scores.values()]
+        held = [_held(series, numbers, self.scorer.thresholds.in_a_row, reach) for series in self.scores.values()]
         together = np.sort(np.array(held), axis=0)[-self.config.coincidence.min_stations]  # (stations, K) -> (K,)
         return dict(zip(numbers, together.tolist(), strict=True))
 
@@ -75,14 +75,13 @@ class _Scores(Hooks):
             self.kept.setdefault(score.window.subject, {})[score.window.k] = score.probability
 
 
-def _held(series: dict[int, float], numbers: list[int], limits: Thresholds, reach: int) -> NDArray[np.float64]:
+def _held(series: dict[int, float], numbers: list[int], in_a_row: int, reach: int) -> NDArray[np.float64]:
     """(K,) the highest probability that a station's windows in a row had together, at most ``reach`` windows ago."""
-    rows = [[series.get(k - i, 0.0) for i in range(limits.in_a_row)] for k in numbers]
-    held = np.array([_together(row) if min(row) >= limits.off else min(row) for row in rows])
+    held = np.array([_together(series.get(k - i, 0.0) for i in range(in_a_row)) for k in numbers])
     return np.array([held[max(0, i - reach) : i + 1].max() for i in range(len(held))])
 
 
-def _together(probabilities: Sequence[float]) -> float:
+def _together(probabilities: Iterable[float]) -> float:
     return 1 / (1 + exp(-mean_log_odds(probabilities)))
 
 

@@ -17,7 +17,7 @@ from streamer.record_index import read_index
 from streamer.server.records import RecordError
 from streamer.source import decode
 from streamer.source.resume import ResumePoint
-from streamer.stages import Cursor, Packet, Refused, Subscribed
+from streamer.stages import Cursor, Packet, Refused, Subscribed, station_of
 
 SERVER = "archive"
 """Of the cursors: resume points belong to an archive and a station. They go by time; numbers count a run's records."""
@@ -107,11 +107,6 @@ class ArchiveSource(FileSource):
             self.bytes_done += int(index.length[n])
             left -= int(index.length[n])
         self.bytes_done += left  # what was passed over
-
-
-def station_of(name: str) -> str:
-    """``BW_UH1`` of a channel's or a subject's source identifier."""
-    return "_".join(name.removeprefix("FDSN:").split("_")[:2])
 
 
 def merged(files: Iterable[tuple[int, Iterator[Found]]]) -> Iterator[tuple[str, bytes]]:

@@ -11,30 +11,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import TypeVar
 
 from obspy import UTCDateTime, read_inventory
 from obspy.core.inventory import Channel
 
 from streamer.config import ConfigError, Place
-from streamer.orientation import ROWS, Epoch, Orientation, orientation
+from streamer.orientation import ROWS, AnySpan, Epoch, Orientation, Span, orientation, standing
+from streamer.stages import station_of
 
 ACCELEROMETERS = ("N", "G")
 """SEED instrument codes of channels that hold no velocity."""
 
-Span = TypeVar("Span")
-
 
 @dataclass(frozen=True, slots=True)
-class Gain:
-    """Of one channel, from ``start_ns`` on until ``end_ns`` (None: still)."""
+class Gain(Span):
+    """How many counts its ground's velocity makes."""
 
-    start_ns: int
-    end_ns: int | None
     counts_per_m_s: float
-
-    def holds(self, time_ns: int) -> bool:
-        return self.start_ns <= time_ns and (self.end_ns is None or time_ns < self.end_ns)
 
 
 class Stations:
@@ -58,13 +51,11 @@ class Stations:
 
     def counts_per_m_s(self, subject: str, time_ns: int) -> tuple[float, float, float] | None:
         """Of Z, N and E at a time; None where one of them is not known."""
-        station = "_".join(subject.removeprefix("FDSN:").split("_")[:2])
-        if station in self._given and subject.rpartition("_")[2] not in ACCELEROMETERS:
-            return (self._given[station],) * 3
-        rows: dict[int, float] = {}
-        for code, epochs in self._gains.get(subject, {}).items():
-            if code in ROWS and (holding := [gain for gain in epochs if gain.holds(time_ns)]):
-                rows[ROWS[code]] = max(holding, key=lambda gain: gain.start_ns).counts_per_m_s
+        given = self._given.get(station_of(subject))
+        if given is not None and subject.rpartition("_")[2] not in ACCELEROMETERS:
+            return given, given, given
+        codes = {code: standing(gains, time_ns) for code, gains in self._gains.get(subject, {}).items()}
+        rows = {ROWS[code]: gain.counts_per_m_s for code, gain in codes.items() if gain and code in ROWS}
         return (rows[0], rows[1], rows[2]) if len(rows) == len("ZNE") else None
 
     def is_oriented(self, subject: str) -> bool:
@@ -117,7 +108,7 @@ def read_stations(files: Sequence[Path], places: Mapping[str, Place]) -> Station
     return Stations(found, _without_empty(epochs), _without_empty(gains), given)
 
 
-def _without_empty(of: Mapping[str, Mapping[str, list[Span]]]) -> dict[str, dict[str, list[Span]]]:
+def _without_empty(of: Mapping[str, Mapping[str, list[AnySpan]]]) -> dict[str, dict[str, list[AnySpan]]]:
     kept = {subject: {code: found for code, found in codes.items() if found} for subject, codes in of.items()}
     return {subject: codes for subject, codes in kept.items() if codes}
 
@@ -126,17 +117,21 @@ def _epochs(channel: Channel) -> list[Epoch]:
     """None where it does not say how it points."""
     if channel.azimuth is None or channel.dip is None:
         return []
-    span = _ns(channel.start_date) or 0, _ns(channel.end_date)
-    return [Epoch(*span, float(channel.azimuth), float(channel.dip))]
+    return [Epoch(*_span(channel), float(channel.azimuth), float(channel.dip))]
 
 
 def _gains(channel: Channel) -> list[Gain]:
     """None where it does not say its sensitivity to velocity: an accelerometer's is another matter."""
     sensitivity = channel.response and channel.response.instrument_sensitivity
-    if not sensitivity or (sensitivity.input_units or "").upper() != "M/S" or not isfinite(sensitivity.value or 0.0):
+    if not sensitivity or (sensitivity.input_units or "").upper() != "M/S":
         return []
-    counts = float(sensitivity.value or 0.0)
-    return [Gain(_ns(channel.start_date) or 0, _ns(channel.end_date), counts)] if counts else []
+    if not sensitivity.value or not isfinite(sensitivity.value):
+        return []
+    return [Gain(*_span(channel), float(sensitivity.value))]
+
+
+def _span(channel: Channel) -> tuple[int, int | None]:
+    return _ns(channel.start_date) or 0, _ns(channel.end_date)
 
 
 def _ns(time: UTCDateTime | None) -> int | None:

@@ -6,8 +6,9 @@ StationXML say. Pure; reading StationXML is in `streamer.inventory`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +27,30 @@ _AXES = {"Z": (0.0, -90.0), "N": (0.0, 0.0), "E": (90.0, 0.0), "1": (0.0, 0.0), 
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
-    """How one channel points, from ``start_ns`` on until ``end_ns`` (None: still)."""
+class Span:
+    """What is known of one channel from ``start_ns`` on until ``end_ns`` (None: still)."""
 
     start_ns: int
     end_ns: int | None
-    azimuth_deg: float
-    dip_deg: float
 
     def holds(self, time_ns: int) -> bool:
         return self.start_ns <= time_ns and (self.end_ns is None or time_ns < self.end_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch(Span):
+    """How it points."""
+
+    azimuth_deg: float
+    dip_deg: float
+
+
+AnySpan = TypeVar("AnySpan", bound=Span)
+
+
+def standing(spans: Iterable[AnySpan], time_ns: int) -> AnySpan | None:
+    """Of those that hold at a time the one that began last; None where there is none."""
+    return max((span for span in spans if span.holds(time_ns)), key=lambda span: span.start_ns, default=None)
 
 
 def unit_vector(azimuth_deg: float, dip_deg: float) -> NDArray[np.float64]:
@@ -77,11 +92,8 @@ def orientation(codes: Mapping[int, str], epochs: Mapping[str, Sequence[Epoch]],
 
 def _direction(code: str, epochs: Sequence[Epoch], time_ns: int) -> tuple[float, float]:
     """Azimuth and dip; of epochs that overlap the later one holds."""
-    holding = [epoch for epoch in epochs if epoch.holds(time_ns)]
-    if not holding:
-        return _AXES[code]
-    newest = max(holding, key=lambda epoch: epoch.start_ns)
-    return newest.azimuth_deg, newest.dip_deg
+    epoch = standing(epochs, time_ns)
+    return (epoch.azimuth_deg, epoch.dip_deg) if epoch else _AXES[code]
 
 
 def _within(along: NDArray[np.float64], angle_deg: float) -> NDArray[np.bool_]:

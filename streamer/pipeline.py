@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Protocol
 
-from quake.alerts import Status
+from quake.alerts import Characterisation, Status
 from quake.times import format_ns
 from streamer.acknowledge import Acknowledgement
 from streamer.alerting import Alerting
-from streamer.characteriser import Ask
+from streamer.characteriser import Characteriser
 from streamer.coincidence import Coincidence
 from streamer.hooks import Hooks
 from streamer.outbox import Outbox, Produced, Progress
 from streamer.overload import Overload
 from streamer.seldom import Seldom
-from streamer.stages import NS, Cursor, Detection, Packet, Refused, Score, Subscribed, Unscored, Unused, Window
+from streamer.stages import NS, Cursor, Detection, Packet, Refused, Score, Subscribed, Unscored, Unused
 from streamer.station import Station
 from streamer.storm import Limit
 from streamer.trigger import Trigger, TriggerState
@@ -76,8 +76,8 @@ class Parts:
     worker: Worker
     batcher: Batcher
     trigger: Callable[[str, TriggerState | None], Trigger]
-    characterise: Ask | None
-    """Size and direction of a window; None: alerts say nothing of them."""
+    characteriser: Characteriser | None
+    """None: alerts say nothing of size and direction."""
     coincidence: Coincidence | None
     alerting: Alerting
     acknowledgement: Acknowledgement
@@ -258,16 +258,14 @@ class Pipeline:
             self._p.hooks.windows_unused(item)
             self._p.alerting.unused[item.reason] += item.last - item.first + 1
         detection = trigger.decide(item)
-        if isinstance(item, Score) and self._p.characterise is not None and trigger.asks(item.window.k):
-            detection = self._characterise(self._p.characterise, trigger, item.window, detection)
+        if isinstance(item, Score) and self._p.characteriser is not None and trigger.asks(item.window.k):
+            detection = self._characterise(self._p.characteriser.ask(item.window), trigger, detection)
         self._dirty.add(subject)
         if detection is not None:
             self._detected(detection)
 
-    def _characterise(self, ask: Ask, trigger: Trigger, window: Window, decided: Detection | None) -> Detection | None:
-        start_s = time.perf_counter()
-        found = ask(window)
-        self._p.hooks.stage("characterise", time.perf_counter() - start_s)
+    def _characterise(self, found: Characterisation, trigger: Trigger, decided: Detection | None) -> Detection | None:
+        """``decided``: the opening, where it was just decided, which then tells of it too."""
         opened = trigger.characterise(found)
         if self._p.coincidence is not None and opened.characterisation is not None:
             self._p.coincidence.characterise(opened.id, trigger.decided_ns, opened.characterisation)

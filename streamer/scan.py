@@ -56,9 +56,17 @@ def run_through(
     to go on; ``saved``: what it held before."""
     stations = read_stations(config.inventory, config.places)
     characteriser = load_characteriser(config, stations, scorer.grid)
-    ask = characteriser.ask if characteriser else None
     pipeline = compose(
-        config, scorer, stations, source, outbox, saved, hooks, lambda: None, may_drop=False, characterise=ask
+        config,
+        scorer,
+        stations,
+        source,
+        outbox,
+        saved,
+        hooks,
+        lambda: None,
+        may_drop=False,
+        characteriser=characteriser,
     )
 
     def ends() -> bool:

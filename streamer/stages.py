@@ -19,6 +19,11 @@ NS = 1_000_000_000
 """Nanoseconds a second."""
 
 
+def station_of(name: str) -> str:
+    """``BW_UH1`` of a channel's or a subject's source identifier."""
+    return "_".join(name.removeprefix("FDSN:").split("_")[:2])
+
+
 class Unused(StrEnum):
     """Why a sample or a window was not used: the label ``reason`` of the metrics."""
 

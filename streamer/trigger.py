@@ -9,14 +9,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import log
 from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict
 
 from quake.alerts import Characterisation
 from quake.characterisation import newer
-from quake.data.decision import SURE
+from quake.data.decision import ROUNDING, log_odds
 from streamer import onset
 from streamer.grid import Grid
 from streamer.stages import NS, Detection, Score, Unscored
@@ -25,8 +24,6 @@ NAMESPACE = uuid.UUID("6f1d1d0e-6f2c-5e0b-9c3a-7b0d5d1f4a11")
 """Of all alert ids: two daemons that watch one station make one id."""
 AGAIN_S = (5.0, 10.0)
 """After the first window of a detection that opened: when its size is asked for again."""
-ROUNDING = 1e-9
-"""Windows that are all at ``on`` reach it."""
 TRACE_WINDOWS = 30
 """Probabilities kept to show what led to an alert."""
 
@@ -82,12 +79,6 @@ class TriggerState(BaseModel):
     last_first_k: int | None = None
     """First window of the newest opening."""
     trace: list[tuple[int, float]] = []
-
-
-def log_odds(probability: float) -> float:
-    """Finite for 0 and 1 too: float32 knows nothing nearer to them than `SURE`."""
-    within = min(max(probability, SURE), 1 - SURE)
-    return log(within / (1 - within))
 
 
 def mean_log_odds(probabilities: Iterable[float]) -> float:

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from quake.artifact import CompiledModel, ModelError, ModelSpec, Thresholds
-from quake.data.decision import STANDARD
+from quake.data.decision import STANDARD, log_odds
 from quake.data.seisbench import DataError
 from trainer.data.drawing import Drawer, Windows
 from trainer.data.loading import ItemMaker, View
@@ -33,7 +33,7 @@ from trainer.evaluation.breakdown import break_down
 from trainer.evaluation.causality import Violation, check_causal, some_of
 from trainer.evaluation.metrics import metrics
 from trainer.evaluation.protocol import Evidence, collect, difference, read_scores, summary
-from trainer.evaluation.scoring import DetectorScorer, log_odds, score_records
+from trainer.evaluation.scoring import DetectorScorer, score_records
 from trainer.evaluation.worst import worst_false_alarms, worst_misses
 from trainer.fitting.history import Row, read_history
 from trainer.fitting.run_folder import RunFolder
@@ -44,8 +44,6 @@ AS_IT_IS = Quality(
 """What is measured is not chosen: every recording that can be scored is."""
 SEED = 99
 BATCH = 64
-MARGIN = 1e-6
-"""Of a probability whose log-odds are asked for."""
 
 Answers = NDArray[np.float32]
 
@@ -258,7 +256,7 @@ def _alarms(
 
 def _thresholds(limits: Thresholds) -> dict[str, float]:
     """Log-odds."""
-    return {name: log_odds(min(max(p, MARGIN), 1 - MARGIN)) for name, p in (("on", limits.on), ("off", limits.off))}
+    return {"on": log_odds(limits.on), "off": log_odds(limits.off)}
 
 
 def _counts(records: Sequence[Record]) -> dict[str, int]:

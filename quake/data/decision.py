@@ -5,6 +5,7 @@ Parts of a model's spec (`quake.data.spec`).
 
 from __future__ import annotations
 
+from math import log
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -19,9 +20,17 @@ CONFIDENCE = 0.95
 
 SURE = 1e-7
 """A probability nearer to 0 or 1 counts as this near where windows are taken together: float32 knows no more."""
+ROUNDING = 1e-9
+"""In log-odds: windows that are all at `on` reach it."""
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+def log_odds(probability: float) -> float:
+    """Finite for 0 and 1 too, by `SURE`."""
+    within = min(max(probability, SURE), 1 - SURE)
+    return log(within / (1 - within))
 
 
 class Section(BaseModel):

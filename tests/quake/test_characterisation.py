@@ -7,7 +7,15 @@ import pytest
 from pydantic import ValidationError
 
 from quake.alerts import Characterisation
-from quake.characterisation import NO_GAIN, NO_ORIENTATION, NOT_WHOLE, characterisation, combined, unknown
+from quake.characterisation import (
+    NO_GAIN,
+    NO_ORIENTATION,
+    NOT_WHOLE,
+    characterisation,
+    combined,
+    require_heads,
+    unknown,
+)
 from quake.data.decision import Thresholds
 from quake.data.spec import AZIMUTH_HEAD, EVENT_HEAD, MAGNITUDE_HEAD, Head, ModelSpec, Stft
 
@@ -30,8 +38,12 @@ def spec(azimuth: Head = AZIMUTH_HEAD) -> ModelSpec:
     )
 
 
+def said_of(of: ModelSpec, *, gain_known: bool, oriented: bool) -> Characterisation:
+    return characterisation(of, ANSWER, unknown(of, gain_known=gain_known, oriented=oriented, whole=True))
+
+
 def test_both_heads_speak_where_gain_and_orientation_are_known() -> None:
-    said = characterisation(spec(), ANSWER, gain_known=True, oriented=True)
+    said = said_of(spec(), gain_known=True, oriented=True)
     assert said.magnitude == pytest.approx({"Large": 0.1, "Medium": 0.2, "Moderate": 0.3, "Normal": 0.4})
     assert said.azimuth is not None
     assert said.azimuth["Normal"] == pytest.approx(0.6)
@@ -46,7 +58,7 @@ def test_the_first_reason_is_told() -> None:
         "magnitude": NOT_WHOLE,
         "azimuth": NOT_WHOLE,
     }
-    assert unknown(spec(), gain_known=True, oriented=True) == {}
+    assert unknown(spec(), gain_known=True, oriented=True, whole=True) == {}
 
 
 def test_other_classes_of_magnitude_are_refused() -> None:
@@ -55,7 +67,7 @@ def test_other_classes_of_magnitude_are_refused() -> None:
         update={"heads": (MAGNITUDE_HEAD.model_copy(update={"classes": ("Big", "Small")}), AZIMUTH_HEAD)}
     )
     with pytest.raises(ValueError, match="magnitude has the classes Large, Medium, Moderate, Normal, not Big, Small"):
-        characterisation(odd, ANSWER, gain_known=True, oriented=True)
+        require_heads(odd)
 
 
 def test_nobody_was_asked() -> None:
@@ -63,14 +75,14 @@ def test_nobody_was_asked() -> None:
 
 
 def test_what_is_not_known_is_null_with_the_reason() -> None:
-    said = characterisation(spec(), ANSWER, gain_known=False, oriented=False)
+    said = said_of(spec(), gain_known=False, oriented=False)
     assert (said.magnitude, said.azimuth) == (None, None)
     assert said.unknown == {"magnitude": NO_GAIN, "azimuth": NO_ORIENTATION}
 
 
 def test_a_head_that_is_off_says_why_whatever_is_known_of_the_station() -> None:
     off = AZIMUTH_HEAD.model_copy(update={"reason_off": OFF})
-    said = characterisation(spec(off), ANSWER, gain_known=True, oriented=True)
+    said = said_of(spec(off), gain_known=True, oriented=True)
     assert (said.azimuth, said.unknown) == (None, {"azimuth": OFF})
     assert said.magnitude is not None
     assert Characterisation.model_validate_json(said.model_dump_json()) == said
@@ -91,4 +103,4 @@ def test_a_detectors_head_cannot_be_off() -> None:
 def test_a_detector_characterises_nothing() -> None:
     one = spec().model_copy(update={"heads": (EVENT_HEAD,)})
     with pytest.raises(ValueError, match="has the heads magnitude, azimuth, not event"):
-        characterisation(one, ANSWER, gain_known=True, oriented=True)
+        require_heads(one)

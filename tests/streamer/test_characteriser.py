@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from streamer import characteriser
 from streamer.characteriser import FAILED, NO_ANSWER, NO_TORCH, SHIPPED, Characteriser, load_characteriser
 from streamer.config import Config, ConfigError, resolve
 from streamer.grid import Grid
-from streamer.inventory import Stations
+from streamer.inventory import Gain, Stations
 from streamer.loading import ZOO
 from streamer.stages import Window
 
@@ -42,18 +41,13 @@ class Asked:
         return self.answer[None]
 
 
-@dataclass
-class Gains:
-    """What is known of all stations."""
+KNOWN = Stations(
+    {}, {}, {SUBJECT: {code: [Gain(0, None, gain)] for code, gain in zip("ZNE", (2e9, 4e9, 1e9), strict=True)}}
+)
 
-    gains: Sequence[float] | None = (2e9, 4e9, 1e9)
-    any_gain: bool = True
 
-    def counts_per_m_s(self, subject: str, time_ns: int) -> Sequence[float] | None:
-        return self.gains
-
-    def is_oriented(self, subject: str) -> bool:
-        return False
+def asking(model: Asked, stations: Stations = KNOWN) -> Characteriser:
+    return Characteriser(model, SPEC, stations, GRID)  # type: ignore[arg-type]
 
 
 def window(components: str = "ZNE", *, complete: bool = True) -> Window:
@@ -63,7 +57,7 @@ def window(components: str = "ZNE", *, complete: bool = True) -> Window:
 
 def test_it_is_asked_in_its_unit_each_component_by_its_own_gain() -> None:
     model = Asked()
-    said = Characteriser(model, SPEC, Gains(), GRID).ask(window())
+    said = asking(model).ask(window())
     assert said.magnitude == pytest.approx({"Large": 0.1, "Medium": 0.2, "Moderate": 0.3, "Normal": 0.4})
     assert (said.azimuth, list(said.unknown)) == (None, ["azimuth"])
     (ground,) = model.windows
@@ -75,14 +69,14 @@ def test_it_is_asked_in_its_unit_each_component_by_its_own_gain() -> None:
 @pytest.mark.parametrize(
     ("known", "of", "reason"),
     [
-        (Gains(None), window(), NO_GAIN),
-        (Gains(), window("Z"), NOT_WHOLE),
-        (Gains(), window(complete=False), NOT_WHOLE),
+        (Stations({}, {}), window(), NO_GAIN),
+        (KNOWN, window("Z"), NOT_WHOLE),
+        (KNOWN, window(complete=False), NOT_WHOLE),
     ],
 )
-def test_where_it_may_not_speak_it_is_not_asked(known: Gains, of: Window, reason: str) -> None:
+def test_where_it_may_not_speak_it_is_not_asked(known: Stations, of: Window, reason: str) -> None:
     model = Asked()
-    said = Characteriser(model, SPEC, known, GRID).ask(of)
+    said = asking(model, known).ask(of)
     assert (said.magnitude, said.unknown["magnitude"]) == (None, reason)
     assert not model.windows
 
@@ -94,7 +88,7 @@ class Broken(Asked):
 
 def test_a_window_without_an_answer_costs_that_window_alone() -> None:
     model = Asked(ANSWER * np.float32("nan"))
-    one = Characteriser(model, SPEC, Gains(), GRID)
+    one = asking(model)
     said = one.ask(window())
     assert (said.magnitude, said.unknown["magnitude"]) == (None, NO_ANSWER)
     assert "better than chance" in said.unknown["azimuth"]
@@ -104,7 +98,7 @@ def test_a_window_without_an_answer_costs_that_window_alone() -> None:
 
 def test_a_fault_of_it_costs_the_answer_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     model = Broken()
-    one = Characteriser(model, SPEC, Gains(), GRID)
+    one = asking(model)
     for _ in range(3):
         said = one.ask(window())
         assert (said.magnitude, said.unknown["magnitude"]) == (None, FAILED)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from made_packets import SUBJECT, score
 
 from quake.alerts import Characterisation
+from quake.data.decision import log_odds
 from streamer import onset
 from streamer.grid import Grid
 from streamer.stages import NS, Detection, Score, Unscored, Unused, Window
@@ -19,7 +20,6 @@ from streamer.trigger import (
     Trigger,
     TriggerState,
     detection_id,
-    log_odds,
     mean_log_odds,
 )
 

@@ -13,16 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
-from quake.data.decision import SURE
+from quake.data import decision
 from quake.data.seisbench import DataError
 from trainer.data.record import RATE_HZ, Record
 from trainer.evaluation.protocol import EARLY_S, FRESH_S, QUIET_UNTIL_S, WITHIN_S, is_fair
 from trainer.evaluation.scoring import Scores, curves_of, log_odds
 
-SUREST = log_odds(1 - SURE)
+SUREST = decision.log_odds(1.0)
 """As the daemon counts them."""
-ROUNDING = 1e-9
-"""Scores that are all at ``on`` reach it."""
 CHOICES = range(500, 1000)
 """Thousandths that ``on`` is chosen from: calibrated probabilities of sure answers crowd near 1."""
 
@@ -59,7 +57,9 @@ def openings(scores: Scores, rule: Rule) -> Iterator[tuple[int, int]]:
     if len(scores) < n:
         return
     rows = sliding_window_view(np.clip(scores, -SUREST, SUREST), n)  # (N - n + 1, n)
-    could_open = np.flatnonzero((rows.min(axis=1) >= rule.off) & (rows.mean(axis=1) >= rule.on - ROUNDING)) + n - 1
+    could_open = (
+        np.flatnonzero((rows.min(axis=1) >= rule.off) & (rows.mean(axis=1) >= rule.on - decision.ROUNDING)) + n - 1
+    )
     could_close = np.flatnonzero(scores < rule.off)
     while len(could_open):
         opened = could_open[0]

@@ -65,6 +65,21 @@ def choose_points(
     return tuple(point(name, aim) for name, aim in aims_an_hour.items())
 
 
+def counted(pieces: Sequence[Piece], in_a_row: int, on: float) -> OperatingPoint:
+    """A point that somebody chose by other reasons than a rate; what it aims at is what it gives."""
+    hours = _hours(pieces)
+    count = sum(1 for _ in _alarms(pieces, on, on / 2, in_a_row))
+    return OperatingPoint(
+        name="given",
+        on=on,
+        off=on / 2,
+        in_a_row=in_a_row,
+        aim_an_hour=max(count, 1) / hours,
+        false_alarms=count,
+        hours=hours,
+    )
+
+
 def alarms_at(pieces: Sequence[Piece], point: OperatingPoint) -> list[Alarm]:
     """Each alarm that the point gives, piece by piece."""
     return list(_alarms(pieces, point.on, point.off, point.in_a_row))

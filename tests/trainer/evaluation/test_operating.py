@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from quake.data.seisbench import DataError
-from trainer.evaluation.operating import CHOICES, Piece, alarms_at, choose_points
+from trainer.evaluation.operating import CHOICES, Piece, alarms_at, choose_points, counted
 from trainer.evaluation.scoring import Curve, log_odds
 
 QUIET = -9.0
@@ -114,3 +114,11 @@ def test_noise_that_cannot_be_counted_in_is_refused() -> None:
     broken.curve.scores[7] = np.nan
     with pytest.raises(DataError, match="broken: a score is not finite"):
         choose_points([TWENTY, broken])
+
+
+def test_a_given_point_is_counted() -> None:
+    pieces = [Piece("a", Curve(np.arange(6.0), np.array([-5.0, 4.0, 2.0, -5.0, 4.0, -5.0])), 2.0)]
+    point = counted(pieces, in_a_row=2, on=0.9)
+    assert (point.false_alarms, point.hours, point.in_a_row, point.off) == (1, 2.0, 2, 0.45)
+    assert counted(pieces, in_a_row=1, on=0.9).false_alarms == 2
+    assert counted(pieces, in_a_row=3, on=0.9).false_alarms == 0
