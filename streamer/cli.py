@@ -111,6 +111,12 @@ def _speed(text: str) -> float:
     return speed
 
 
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError("1 or more")
+    return count
+
+
 def _time(text: str) -> int:
     try:
         time = datetime.fromisoformat(text)
@@ -132,6 +138,7 @@ def _scan(arguments: argparse.Namespace) -> int:
         end_ns=arguments.end,
         state=arguments.state,
         outputs=outputs,
+        processes=arguments.processes,
         tell=lambda alert: print(alert.model_dump_json() if arguments.json else alert.summary(), flush=True),
     )
     for fault in scanning.shortened(found.faults):
@@ -192,6 +199,9 @@ def parser() -> argparse.ArgumentParser:
     for name in results.WRITERS:
         scan.add_argument(f"--{name}", type=Path, metavar="FILE", help="writes the newest revision of each alert there")
     scan.add_argument("--config", type=Path, help="thresholds, coincidence, inventory; sources and Redis are not used")
+    scan.add_argument(
+        "--processes", type=_count, metavar="N", help="that score side by side; one for each core if not given"
+    )
     scan.add_argument("--json", action="store_true")
     scan.set_defaults(function=_scan)
 

@@ -1,7 +1,7 @@
 """Files as `streamer.pipeline.Source`: the records of all of them in the order in which their last samples were taken.
 
 Records are as they lie in the files: nothing is merged, sorted out or packed anew. A file is opened when its time comes,
-and what its name told of stays closed until then, so that a year needs no more memory than a day.
+and what its name told of stays closed until then.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from streamer.archive import END_NS, Part
-from streamer.record_index import read_index
+from streamer.record_index import Index, read_index
 from streamer.server.records import RecordError
 from streamer.source import decode
-from streamer.source.resume import ResumePoint
 from streamer.stages import Cursor, Packet, Refused, Subscribed, station_of
 
 SERVER = "archive"
-"""Of the cursors: resume points belong to an archive and a station. They go by time; numbers count a run's records."""
+"""Of the cursors; their numbers count a run's records."""
+INDICES = 16
+"""Files whose records' places are remembered: two days of a station, and more."""
 
 Item = Packet | Refused | Subscribed
 Found = tuple[int, str, int, bytes]
@@ -36,19 +39,15 @@ class FileSource:
         for subject, component in channels:
             self._expected[subject].add(component)
         self.queued = 0
-        self.exhausted = self.stopped = False
+        self.exhausted = False
 
     @classmethod
     def of(cls, items: Sequence[Item]) -> FileSource:
         """What lies in memory."""
         return cls(items, ((item.subject, item.component) for item in items if isinstance(item, Packet)))
 
-    def stop(self) -> None:
-        """Hand out no more: what was is decided, and the rest is for another run."""
-        self.stopped = self.exhausted = True
-
     def take(self, limit: int, timeout_s: float) -> list[Item]:
-        taken = [] if self.stopped else [item for _, item in zip(range(limit), self._items, strict=False)]
+        taken = [item for _, item in zip(range(limit), self._items, strict=False)]
         self.exhausted = not taken
         return taken
 
@@ -57,56 +56,44 @@ class FileSource:
 
 
 class ArchiveSource(FileSource):
-    """Packets of an archive's files; goes on from resume points."""
+    """Packets of an archive's files, from a time on."""
 
     def __init__(
-        self,
-        parts: Sequence[Part],
-        received_ns: int,
-        resume: Mapping[tuple[str, str], ResumePoint],
-        begin_ns: int = 0,
-        end_ns: int = END_NS,
+        self, parts: Sequence[Part], received_ns: int, from_ns: int = 0, begin_ns: int = 0, end_ns: int = END_NS
     ) -> None:
-        """``begin_ns``, ``end_ns``: records that end before or start after them are left out."""
+        """``from_ns``: records that end before it are passed over. ``begin_ns``, ``end_ns``: those that end before or start
+        after them do not exist."""
         super().__init__(self._read(parts), (channel for part in parts for channel in part.channels))
-        self._received_ns, self._begin_ns, self._end_ns = received_ns, begin_ns, end_ns
-        self._from_ns = {station: p.time_ns or 0 for (server, station), p in resume.items() if server == SERVER}
+        self._received_ns, self._from_ns, self._begin_ns, self._end_ns = received_ns, from_ns, begin_ns, end_ns
         self.faults: list[str] = []
         """What could not be read."""
-        self.data_s = 0.0
-        """Seconds of stations handed out: of their vertical components."""
-        self.bytes_all, self.bytes_before = sum(part.size for part in parts), 0
-        """Of the files, and of those that an earlier run was done with; about, of files that are not miniSEED."""
-        self.bytes_done = 0
+        self.earlier: set[str] = set()
+        """Subjects of records that were passed over."""
 
     def _read(self, parts: Sequence[Part]) -> Iterator[Item]:
-        left = [part for part in parts if part.ends_ns >= min(self._needed_ns(subject) for subject, _ in part.channels)]
-        self.bytes_done = self.bytes_before = self.bytes_all - sum(part.size for part in left)
-        for number, (name, payload) in enumerate(merged((part.begins_ns, self._records(part)) for part in left), 1):
-            item = decode(payload, Cursor(SERVER, station_of(name), number), self._received_ns)
-            if isinstance(item, Packet) and item.component == "Z":
-                self.data_s += len(item.samples) / float(item.rate)
-            yield item
-
-    def _needed_ns(self, name: str) -> int:
-        """Records of a channel or subject that end earlier are not wanted, or were decided before."""
-        return max(self._begin_ns, self._from_ns.get(station_of(name), 0))
+        records = merged((part.begins_ns, self._records(part)) for part in parts)
+        for number, (name, payload) in enumerate(records, 1):
+            yield decode(payload, Cursor(SERVER, station_of(name), number), self._received_ns)
 
     def _records(self, part: Part) -> Iterator[Found]:
         """Those that are wanted; the file is opened with the first."""
         try:
-            index = part.index or read_index(part.path)
+            index = part.index or cached_index(part.path)
         except (RecordError, FileNotFoundError) as error:
             self.faults.append(str(error))
             return
         self.faults += index.faults
-        left = part.size
-        needed_ns = np.array([self._needed_ns(name) for name in index.names], np.int64)[index.name]
-        for n in np.flatnonzero((index.end_ns >= needed_ns) & (index.start_ns < self._end_ns)).tolist():
+        exists = (index.end_ns >= self._begin_ns) & (index.start_ns < self._end_ns)
+        wanted = index.end_ns >= self._from_ns
+        self.earlier |= {index.names[n].rpartition("_")[0] for n in np.unique(index.name[exists & ~wanted])}
+        for n in np.flatnonzero(exists & wanted).tolist():
             yield int(index.end_ns[n]), index.names[index.name[n]], int(index.start_ns[n]), index.record(n)
-            self.bytes_done += int(index.length[n])
-            left -= int(index.length[n])
-        self.bytes_done += left  # what was passed over
+
+
+@lru_cache(maxsize=INDICES)
+def cached_index(path: Path) -> Index:
+    """Pieces of an archive that follow one another share files. Raises as `read_index`."""
+    return read_index(path)
 
 
 def merged(files: Iterable[tuple[int, Iterator[Found]]]) -> Iterator[tuple[str, bytes]]:

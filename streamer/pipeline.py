@@ -136,6 +136,16 @@ class Pipeline:
             if end_ns is None and stopping():
                 end_ns = self.tick_ns() + DRAIN_NS
 
+    def take(self, items: Iterable[Decided]) -> None:
+        """What was scored elsewhere, in the order of the data."""
+        self._decide(items)
+        self._commit(soon=False)
+        self._p.hooks.tick()
+
+    def settle(self) -> None:
+        """Commit what was decided."""
+        self._commit(soon=True)
+
     def finish(self) -> None:
         """No more data will ever come: what waits for other stations is told."""
         self._associate(hold=False)
@@ -250,7 +260,7 @@ class Pipeline:
             self._p.hooks.stage("decide", time.perf_counter() - start_s)
 
     def _decide_one(self, item: Decided) -> None:
-        subject = item.subject if isinstance(item, Unscored) else item.window.subject
+        subject = item.subject
         trigger = self._trigger(subject)
         if (
             isinstance(item, Unscored) and trigger.state.last_k is not None

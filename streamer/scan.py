@@ -1,12 +1,11 @@
-"""The pipeline over recordings instead of servers: the same stages, the same grid, the same alerts, no network.
+"""The pipeline over a recording in memory instead of servers: the same stages, the same grid, the same alerts, no network.
 
-`scan` is for what lies in memory; `run_through` for any files, with an outbox that tells where to go on after a stop, in
-the way in which the daemon begins anew after `kill -9`. Nothing is published.
+One process, one pass, as the daemon does it: what `streamer.scanning` of archives is held to. Nothing is published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from quake.alerts import Alert
@@ -15,8 +14,9 @@ from streamer.composition import Scorer, compose
 from streamer.config import Config
 from streamer.file_source import FileSource, Item
 from streamer.hooks import Fan, Hooks
-from streamer.inventory import read_stations
+from streamer.inventory import Stations, read_stations
 from streamer.outbox import Outbox, Saved
+from streamer.pipeline import Pipeline
 from streamer.server.records import read
 from streamer.source import decode
 
@@ -36,27 +36,22 @@ def read_packets(files: Sequence[Path], received_ns: int) -> list[Item]:
 
 def scan(config: Config, scorer: Scorer, items: Sequence[Item], extra_hooks: Sequence[Hooks] = ()) -> list[Alert]:
     """The alerts of a recording, in the order in which they were decided."""
-    collect = _Collect()
+    collect, source = _Collect(), FileSource.of(items)
     with Outbox(":memory:") as outbox:
         hooks = Fan([collect, *extra_hooks])
-        run_through(config, scorer, FileSource.of(items), outbox, Saved({}, None, {}), hooks)
+        stations = read_stations(config.inventory, config.places)
+        pipeline = offline(config, scorer, stations, source, outbox, Saved({}, None, {}), hooks)
+        pipeline.run(lambda: source.exhausted)
+        pipeline.finish()
     return collect.alerts
 
 
-def run_through(
-    config: Config,
-    scorer: Scorer,
-    source: FileSource,
-    outbox: Outbox,
-    saved: Saved,
-    hooks: Hooks,
-    stopping: Callable[[], bool] = lambda: False,
-) -> None:
-    """To the end of the files, or until ``stopping``: ``source.stopped`` tells. ``outbox`` then holds the alerts, and where
-    to go on; ``saved``: what it held before."""
-    stations = read_stations(config.inventory, config.places)
+def offline(
+    config: Config, scorer: Scorer, stations: Stations, source: FileSource, outbox: Outbox, saved: Saved, hooks: Hooks
+) -> Pipeline:
+    """The stages without a publisher, and never in a hurry."""
     characteriser = load_characteriser(config, stations, scorer.grid)
-    pipeline = compose(
+    return compose(
         config,
         scorer,
         stations,
@@ -68,12 +63,3 @@ def run_through(
         may_drop=False,
         characteriser=characteriser,
     )
-
-    def ends() -> bool:
-        if stopping():
-            source.stop()
-        return source.exhausted
-
-    pipeline.run(ends)
-    if not source.stopped:
-        pipeline.finish()

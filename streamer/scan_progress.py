@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any
 
 from quake.alerts import Alert
-from streamer.file_source import ArchiveSource
 from streamer.hooks import Hooks
 
 BAR_S, LOG_S = 0.2, 10.0
@@ -24,17 +23,30 @@ class Progress(Hooks):
     """A hook of the pipeline; ``tell`` is given each alert once it is safe."""
 
     def __init__(
-        self,
-        archive: ArchiveSource,
-        tell: Callable[[Alert], None],
-        bar: Any = None,
-        clock_s: Callable[[], float] = time.monotonic,
+        self, tell: Callable[[Alert], None], bar: Any = None, clock_s: Callable[[], float] = time.monotonic
     ) -> None:
         """``bar``: of `make_bar`; None tells the log."""
-        self._archive, self._tell, self._bar, self._clock_s = archive, tell, bar, clock_s
+        self._tell, self._bar, self._clock_s = tell, bar, clock_s
         self._every_s = LOG_S if bar is None else BAR_S
         self._begun_s = clock_s()
         self._due_s = self._begun_s + self._every_s
+        self._hop_s = 1.0
+        self._windows = self._done = self._pieces = 0
+
+    def begin(self, pieces: int, hop_s: float) -> None:
+        """So many of the archive are left, of windows ``hop_s`` apart."""
+        self._pieces, self._hop_s, self._begun_s = pieces, hop_s, self._clock_s()
+
+    def done(self, windows: int) -> None:
+        """One more piece, with so many windows."""
+        self._done += 1
+        self._windows += windows
+        self.tick()
+
+    @property
+    def left(self) -> int:
+        """Pieces."""
+        return self._pieces - self._done
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
@@ -65,18 +77,14 @@ class Progress(Hooks):
 
     def __str__(self) -> str:
         """``3.52 station-days, 640 times real time, 34 %, 0:12:03 left``."""
-        archive, spent_s = self._archive, max(self._clock_s() - self._begun_s, 1e-3)
-        now, ahead = archive.bytes_done - archive.bytes_before, archive.bytes_all - archive.bytes_done
-        left = f", {timedelta(seconds=round(spent_s * max(ahead, 0) / now))} left" if now > 0 else ""
-        rate = archive.data_s / spent_s
-        return (
-            f"{archive.data_s / 86_400:.2f} station-days, {rate:.0f} times real time, {100 * self._share:.0f} %{left}"
-        )
+        spent_s, data_s = max(self._clock_s() - self._begun_s, 1e-3), self._windows * self._hop_s
+        left = f", {timedelta(seconds=round(spent_s * self.left / self._done))} left" if self._done else ""
+        return f"{data_s / 86_400:.2f} station-days, {data_s / spent_s:.0f} times real time, {100 * self._share:.0f} %{left}"
 
     @property
     def _share(self) -> float:
-        """Of the archive's bytes, 0 to 1."""
-        return min(1.0, self._archive.bytes_done / self._archive.bytes_all)
+        """Of the archive's pieces, 0 to 1."""
+        return self._done / self._pieces if self._pieces else 1.0
 
 
 def make_bar() -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from streamer import results
 from streamer.archive import END_NS, find
 from streamer.composition import Scorer, load_scorer
 from streamer.config import Config, ConfigError
-from streamer.file_source import ArchiveSource
 from streamer.outbox import Outbox, OutboxError
 from streamer.process import alone, signals
-from streamer.scan import run_through
+from streamer.scan_pool import cores
 from streamer.scan_progress import Progress, make_bar
+from streamer.scan_work import Work
 
 MOST_TOLD = 10
 """Files that could not be read, by name."""
@@ -44,9 +43,11 @@ def run(
     end_ns: int = END_NS,
     state: Path | None = None,
     outputs: Mapping[str, Path] = {},
+    processes: int | None = None,
     tell: Callable[[Alert], None] = lambda alert: None,
 ) -> Scanned:
-    """``state``: a folder that remembers; ``outputs``: of `results.WRITERS`, and where to. Raises `ConfigError`."""
+    """``state``: a folder that remembers; ``outputs``: of `results.WRITERS`, and where to; ``processes``: as many as there
+    are cores if not given. Raises `ConfigError`."""
     _check_outputs(outputs)
     try:
         parts, faults = find(paths, begin_ns, end_ns)
@@ -59,14 +60,13 @@ def run(
         asked = stack.enter_context(signals())
         outbox = _outbox(stack, state)
         _require_same(outbox, scorer, config, paths, begin_ns, end_ns)
-        saved = outbox.load(scorer.fingerprint)
-        source = ArchiveSource(parts, time.time_ns(), saved.resume, begin_ns, end_ns)
-        progress = stack.enter_context(Progress(source, tell, make_bar()))
-        run_through(config, scorer, source, outbox, saved, progress, lambda: asked.stop)
+        work = Work(config, scorer, outbox, tuple(parts), begin_ns, end_ns)
+        progress = stack.enter_context(Progress(tell, make_bar()))
+        finished = work.run(processes or cores(), progress, lambda: asked.stop)
         alerts = tuple(outbox.alerts())
-    for name, path in outputs.items() if not source.stopped else ():
+    for name, path in outputs.items() if finished else ():
         results.WRITERS[name](results.newest(alerts), path)
-    return Scanned(alerts, (*faults, *source.faults), source.stopped)
+    return Scanned(alerts, (*faults, *work.faults), not finished)
 
 
 def shortened(faults: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """The small frozen types that one stage hands to the next, in the order of the data.
 
-`Packet` (or `Refused`) from the source, `Window` from the cutter, `Score` from the worker, `Detection` from the trigger.
+`Packet` (or `Refused`) from the source, `Window` from the cutter, `Score` (a scan: or `Passed`) from the worker, `Detection`
+from the trigger.
 The alert that leaves the machine is `quake.alerts.Alert`. Times are integer nanoseconds UTC since 1970 without leap seconds.
 """
 
@@ -142,12 +143,34 @@ class Unscored:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """Windows [first, last] of one station that a scan did not score, because those beside them say enough: they count as
+    below ``off`` (`streamer.scan_passes`)."""
+
+    subject: str
+    first: int
+    last: int
+
+    @property
+    def k(self) -> int:
+        return self.first
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """What the model says of a window."""
 
     window: Window
     probability: float
     """Of an earthquake, 0 to 1."""
+
+    @property
+    def subject(self) -> str:
+        return self.window.subject
+
+    @property
+    def k(self) -> int:
+        return self.window.k
 
 
 @dataclass(frozen=True, slots=True)

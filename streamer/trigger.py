@@ -18,7 +18,7 @@ from quake.characterisation import newer
 from quake.data.decision import ROUNDING, log_odds
 from streamer import onset
 from streamer.grid import Grid
-from streamer.stages import NS, Detection, Score, Unscored
+from streamer.stages import NS, Detection, Passed, Score, Unscored
 
 NAMESPACE = uuid.UUID("6f1d1d0e-6f2c-5e0b-9c3a-7b0d5d1f4a11")
 """Of all alert ids: two daemons that watch one station make one id."""
@@ -121,14 +121,16 @@ class Trigger:
         self.state.opened.characterisation = newer(self.state.opened.characterisation, found)
         return self.state.opened
 
-    def decide(self, item: Score | Unscored) -> Detection | None:
+    def decide(self, item: Score | Unscored | Passed) -> Detection | None:
         """Take the next window; a detection where it opens or closes one."""
-        first, last = (item.first, item.last) if isinstance(item, Unscored) else (item.window.k, item.window.k)
+        first, last = (item.k, item.k) if isinstance(item, Score) else (item.first, item.last)
         if self.state.last_k is not None and first <= self.state.last_k:
             return self._begin_again(last)
         if self.state.last_k is not None and first > self.state.last_k + 1:
             self.state.run = []  # windows that nobody decided stand in no row
         self.state.last_k = last
+        if isinstance(item, Passed):
+            return self._passed(item)
         return self._missing(item) if isinstance(item, Unscored) else self._scored(item, last)
 
     def _scored(self, item: Score, k: int) -> Detection | None:
@@ -149,6 +151,16 @@ class Trigger:
         if opened is None or item.last - opened.first_k < self._thresholds.longest_k:
             return None
         return self._close(opened, opened.first_k + self._thresholds.longest_k, 0)
+
+    def _passed(self, item: Passed) -> Detection | None:
+        """Windows that nobody scored because they lie below ``off``."""
+        self.state.run = []
+        opened = self.state.opened
+        if opened is None:
+            return None
+        closing_k = item.first + self._thresholds.release - opened.below - 1
+        opened.below += item.last - item.first + 1
+        return self._close(opened, closing_k, 0) if closing_k <= item.last else None
 
     def _while_closed(self, score: Score) -> Detection | None:
         state, limits, k = self.state, self._thresholds, score.window.k

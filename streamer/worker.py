@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.hooks import Hooks
-from streamer.stages import Score, Unscored, Unused, Window
+from streamer.stages import Passed, Score, Unscored, Unused, Window
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ SHAPES = (1, 4, 16, 64, 256, 1024)
 """Batch sizes that exist: fewer shapes to warm up, and to be reproducible over."""
 
 Cut = Window | Unscored
-Decided = Score | Unscored
+Decided = Score | Unscored | Passed
 
 
 class Model(Protocol):

@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import obspy
 import pytest
-from made_archive import write_sds
+from made_archive import MIDNIGHT_NS, quarter_hour, write_sds
 from made_scorer import SERVERS, loud_scorer
 from pyarrow import parquet
 
 import streamer.archive
 import streamer.file_source
-from quake.alerts import Alert, Kind, Mode
+from quake.alerts import Alert, Mode
 from quake.times import NS
 from streamer.archive import find
 from streamer.composition import Scorer
 from streamer.config import Config, resolve
 from streamer.file_source import ArchiveSource
-from streamer.hooks import Hooks
-from streamer.outbox import Outbox
 from streamer.results import newest, write_csv, write_parquet, write_quakeml
-from streamer.scan import run_through, scan
+from streamer.scan import scan
 from streamer.scan_progress import Progress, make_bar
 from streamer.server import Record
-from streamer.server.records import pack
 from streamer.source import decode
 from streamer.stages import Packet
 from streamer.trigger import Thresholds
 
-MIDNIGHT_NS = 1_577_836_800 * NS
-EVENTS_S = (200, 445, 880)
-SECONDS, NOW_NS = 900, 1_800_000_000 * NS
+NOW_NS = 1_800_000_000 * NS
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +48,7 @@ def scorer() -> Scorer:
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
-    """A quarter of an hour of four stations about midnight, three events in it, one of them at its end."""
-    made = [record for station in range(4) for code in ("Z" if station else "ZNE") for record in channel(station, code)]
-    return sorted(made, key=lambda r: (r.end_ns, r.stream_id))
-
-
-def channel(station: int, code: str) -> Iterator[Record]:
-    """Noise at 20 Hz, louder from each event on, which comes to one station a tenth of a second after the other."""
-    samples = np.random.default_rng([station, ord(code)]).standard_normal(SECONDS * 20) * 4
-    for event_s in EVENTS_S:
-        first = round((event_s + station / 10) * 20)
-        time_s = np.arange(len(samples[first : first + 800])) / 20
-        samples[first : first + 800] *= 1 + 25 * np.exp(-time_s / 12)
-    start = obspy.UTCDateTime(ns=MIDNIGHT_NS - SECONDS // 2 * NS)
-    header = {"network": "XX", "station": f"S{station:02d}", "channel": f"HH{code}", "sampling_rate": 20}
-    return pack(obspy.Trace(np.rint(samples).astype(np.int32), {**header, "starttime": start}), 0.1)
+    return quarter_hour()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +71,7 @@ def packets(source: ArchiveSource) -> list[Packet]:
 def source_of(*paths: Path, **options: Any) -> ArchiveSource:
     parts, faults = find(paths)
     assert not faults
-    return ArchiveSource(parts, NOW_NS, {}, **options)
+    return ArchiveSource(parts, NOW_NS, **options)
 
 
 # -- files and records ------------------------------------------------------------------------------------------------
@@ -118,8 +98,6 @@ def test_an_sds_archive_is_read_as_one_file(tmp_path: Path, records: list[Record
     assert Counter((p.channel, p.start_ns) for p in packets(source)) == Counter(
         (f"FDSN:{r.stream_id}", r.start_ns) for r in records
     )
-    assert source.bytes_done == source.bytes_all
-    assert source.data_s == pytest.approx(4 * SECONDS)
 
 
 def test_a_file_is_opened_when_its_time_comes(
@@ -142,8 +120,12 @@ def test_only_the_span_that_was_asked_for(tmp_path: Path, records: list[Record])
     begin_ns, end_ns = MIDNIGHT_NS + 100 * NS, MIDNIGHT_NS + 200 * NS
     parts, _ = find([folder], begin_ns + streamer.archive.SLACK_NS, end_ns + streamer.archive.SLACK_NS)
     assert {part.path.name[-8:] for part in parts} == {"2020.001"}
-    found = packets(ArchiveSource(parts, NOW_NS, {}, begin_ns=begin_ns, end_ns=end_ns))
-    assert len(found) == sum(r.end_ns >= begin_ns and r.start_ns < end_ns for r in records) > 0
+    source = ArchiveSource(parts, NOW_NS, begin_ns=begin_ns, end_ns=end_ns)
+    assert len(packets(source)) == sum(r.end_ns >= begin_ns and r.start_ns < end_ns for r in records) > 0
+    assert not source.earlier
+    later = ArchiveSource(parts, NOW_NS, from_ns=begin_ns + 50 * NS, begin_ns=begin_ns, end_ns=end_ns)
+    assert len(packets(later)) == sum(r.end_ns >= begin_ns + 50 * NS and r.start_ns < end_ns for r in records) > 0
+    assert later.earlier == {f"FDSN:XX_S0{n}__H_H" for n in range(4)}
 
 
 def test_what_is_no_record_is_passed_over_and_told(tmp_path: Path, records: list[Record]) -> None:
@@ -197,69 +179,6 @@ def test_a_day_that_is_gone_by_its_time_does_not_end_the_scan(tmp_path: Path, re
     assert source.faults == [f"cannot read {lost}: No such file or directory"]
 
 
-# -- scans ------------------------------------------------------------------------------------------------------------
-
-
-class Stop(Hooks):
-    """Asks for a stop after so many packets."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def packet(self, packet: Packet) -> None:
-        self.left -= 1
-
-
-def scanned(config: Config, scorer: Scorer, folder: Path, state: Path, after: int = 10**9) -> ArchiveSource:
-    hooks = Stop(after)
-    with Outbox(state) as outbox:
-        saved = outbox.load(scorer.fingerprint)
-        source = ArchiveSource(find([folder])[0], NOW_NS, saved.resume)
-        run_through(config, scorer, source, outbox, saved, hooks, lambda: hooks.left <= 0)
-    return source
-
-
-def alerts_of(state: Path) -> list[Alert]:
-    with Outbox(state) as outbox:
-        return list(outbox.alerts())
-
-
-def test_an_archive_gives_the_alerts_of_its_records(
-    tmp_path: Path, config: Config, scorer: Scorer, records: list[Record], expected: list[Alert]
-) -> None:
-    assert {a.kind for a in expected} == {Kind.DETECTION, Kind.EVENT}
-    assert len({a.id for a in expected if a.kind is Kind.EVENT}) == 3  # the last of them has no time to settle
-    source = scanned(config, scorer, write_sds(tmp_path / "sds", records), tmp_path / "state")
-    assert not source.stopped
-    assert told(alerts_of(tmp_path / "state")) == told(expected)
-
-
-@pytest.mark.parametrize("after", [300, 500, 700, 1200])
-def test_a_scan_that_is_stopped_again_and_again_gives_the_same(
-    tmp_path: Path, config: Config, scorer: Scorer, records: list[Record], expected: list[Alert], after: int
-) -> None:
-    folder, state = write_sds(tmp_path / "sds", records), tmp_path / "state"
-    runs = 0
-    while scanned(config, scorer, folder, state, after).stopped:
-        runs += 1
-        assert runs < 60
-    assert runs > 0
-    assert told(alerts_of(state)) == told(expected)
-
-
-def test_what_was_decided_is_not_opened_again(
-    tmp_path: Path, config: Config, scorer: Scorer, records: list[Record], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, state = write_sds(tmp_path / "sds", records), tmp_path / "state"
-    monkeypatch.setattr(streamer.archive, "SLACK_NS", 60 * NS)
-    scanned(config, scorer, folder, state)
-    opened: list[str] = []
-    real = streamer.file_source.read_index
-    monkeypatch.setattr(streamer.file_source, "read_index", lambda path: (opened.append(path.name[-8:]), real(path))[1])
-    scanned(config, scorer, folder, state)
-    assert set(opened) == {"2020.001"}
-
-
 # -- results ----------------------------------------------------------------------------------------------------------
 
 
@@ -294,49 +213,43 @@ def test_nothing_found_is_a_table_too(tmp_path: Path) -> None:
 
 
 class Clock:
-    now_s = 0.0
+    now_s = 5.0
 
     def __call__(self) -> float:
         return self.now_s
 
 
-def test_the_log_hears_how_far_it_is(
-    tmp_path: Path, records: list[Record], expected: list[Alert], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_hears_how_far_it_is(expected: list[Alert], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "streamer.scan_progress")
-    file = tmp_path / "all.mseed"
-    file.write_bytes(b"".join(r.data for r in records))
-    source, heard, clock = source_of(file), list[Alert](), Clock()
-    with Progress(source, heard.append, clock_s=clock) as progress:
+    heard, clock = list[Alert](), Clock()
+    with Progress(heard.append, clock_s=clock) as progress:
+        progress.begin(pieces=4, hop_s=0.5)
         progress.committed(expected[:2])
-        clock.now_s = 9.0
-        progress.tick()
+        clock.now_s = 14.0
+        progress.done(1728)
         assert not caplog.messages
-        while source.bytes_done < source.bytes_all / 2:
-            source.take(1, 0.0)
-        clock.now_s = 10.0
+        clock.now_s = 15.0
+        progress.done(1728)
         progress.tick()
-        progress.tick()
-        packets(source)
+        progress.done(0)
+        progress.done(1728)
     assert heard == expected[:2]
-    assert len(caplog.messages) == 2
-    assert re.fullmatch(r"0\.02 station-days, \d+ times real time, 50 %, 0:00:10 left", caplog.messages[0])
-    assert caplog.messages[1] == "0.04 station-days, 360 times real time, 100 %, 0:00:00 left"
+    assert caplog.messages == [
+        "0.02 station-days, 173 times real time, 50 %, 0:00:10 left",
+        "0.03 station-days, 259 times real time, 100 %, 0:00:00 left",
+    ]
 
 
-def test_a_terminal_sees_a_bar(tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_sees_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     assert make_bar() is None
-    screen = Terminal()
+    screen, clock = Terminal(), Clock()
     monkeypatch.setattr("sys.stderr", screen)
-    file = tmp_path / "all.mseed"
-    file.write_bytes(b"".join(r.data for r in records))
-    source, clock = source_of(file), Clock()
-    with Progress(source, lambda alert: None, make_bar(), clock) as progress:
-        packets(source)
-        clock.now_s = 2.0
-        progress.tick()
+    with Progress(lambda alert: None, make_bar(), clock) as progress:
+        progress.begin(pieces=1, hop_s=1.0)
+        clock.now_s = 7.0
+        progress.done(3600)
     assert "0.04 station-days, 1800 times real time" in screen.getvalue()

@@ -1,0 +1,182 @@
+"""Scores one piece of an archive: the daemon's own stations, cutter and worker, in any process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from streamer.archive import END_NS
+from streamer.composition import Scorer, policy
+from streamer.config import Config
+from streamer.file_source import ArchiveSource, Item
+from streamer.grid import Grid
+from streamer.hooks import Hooks
+from streamer.inventory import Stations
+from streamer.scan_passes import Reach, TwoPasses
+from streamer.scan_plan import AFTER_NS, BEFORE_NS, Piece
+from streamer.stages import Packet, Passed, Refused, Score, Unscored, Unused, Window
+from streamer.station import Station
+from streamer.trigger import AGAIN_S
+from streamer.worker import Cut, Decided, Worker
+
+PACKETS = 256
+"""Between two looks at whether to stop."""
+
+
+@dataclass(slots=True)
+class Scored:
+    """What a piece came to."""
+
+    first: int
+    last: int
+    """Its windows."""
+    items: list[Decided] = field(default_factory=list)
+    """Of each subject in the order of their numbers. An outage that goes on after the piece is left out: it is known of
+    once data come again."""
+    windows: int = 0
+    """Scored, or passed over."""
+    faults: list[str] = field(default_factory=list)
+    """What could not be read."""
+    unused: Counter[tuple[str, Unused]] = field(default_factory=Counter)
+    """Samples by channel and reason; records, by what is said of them."""
+
+
+class PieceScorer:
+    def __init__(
+        self,
+        config: Config,
+        scorer: Scorer,
+        stations: Stations,
+        received_ns: int,
+        begin_ns: int = 0,
+        end_ns: int = END_NS,
+    ) -> None:
+        """``received_ns``: when the scan began, by this machine's clock. ``begin_ns``, ``end_ns``: records outside are left
+        out."""
+        self._policy, self._scorer, self._stations = policy(config), scorer, stations
+        self._received_ns, self._begin_ns, self._end_ns = received_ns, begin_ns, end_ns
+        self._batch = config.worker.batch_size
+        self._worker = Worker(scorer.model, self._batch, Hooks(), scorer.earthquake)
+        self.reach = reach(scorer)
+
+    def score(self, piece: Piece, stopping: Callable[[], bool] = lambda: False) -> Scored | None:
+        """None where it was stopped."""
+        from_ns = max(self._scorer.grid.start_ns(piece.first) - BEFORE_NS, self._begin_ns)
+        source = ArchiveSource(piece.parts, self._received_ns, from_ns, self._begin_ns, self._end_ns)
+        reading = _Reading(piece, self._scorer.grid, lambda subject: self._row(piece, source, subject))
+        while not reading.is_done and (items := source.take(PACKETS, 0.0)):
+            if stopping():
+                return None
+            reading.take(items)
+        scored = reading.result()
+        scored.faults += source.faults
+        return scored
+
+    def _row(self, piece: Piece, source: ArchiveSource, subject: str) -> _Row:
+        begins_ns = self._scorer.grid.start_ns(piece.first) - BEFORE_NS
+        begun = subject in piece.earlier or subject in source.earlier
+        station = Station(
+            subject,
+            self._scorer.grid,
+            self._policy,
+            expected=piece.expected.get(subject, frozenset()),
+            orient=self._stations.orient(subject),
+            next_k=self._scorer.grid.first_at_or_after(begins_ns) if begun else None,
+        )
+        return _Row(station, TwoPasses(lambda windows: self._worker.score([*windows]), self.reach, self._batch))
+
+
+def reach(scorer: Scorer) -> Reach:
+    """What the detector's trigger may look at."""
+    limits, grid = scorer.thresholds, scorer.grid
+    return Reach(limits.in_a_row, limits.release, limits.off, round(max(AGAIN_S) * grid.rate / grid.hop))
+
+
+@dataclass(slots=True)
+class _Row:
+    station: Station
+    passes: TwoPasses
+
+
+class _Reading:
+    """One piece on its way through the stations."""
+
+    def __init__(self, piece: Piece, grid: Grid, row: Callable[[str], _Row]) -> None:
+        self._piece, self._make_row = piece, row
+        self._ends_ns = grid.end_ns(piece.last)
+        self._counts_ns = grid.start_ns(piece.first), grid.start_ns(piece.last + 1)
+        """Packets that end in here are this piece's, and not also of its neighbours, where something of them is left out."""
+        self._rows: dict[str, _Row] = {}
+        self._time_ns = 0
+        self._found = Scored(piece.first, piece.last)
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing that comes now can matter to its windows."""
+        if self._time_ns <= self._ends_ns:
+            return False
+        last = self._piece.last
+        settled = all(row.station.next_k is None or row.station.next_k > last for row in self._rows.values())
+        return settled or self._time_ns > self._ends_ns + AFTER_NS
+
+    def take(self, items: Iterable[Item]) -> None:
+        touched: dict[str, _Row] = {}
+        for item in items:
+            if isinstance(item, Refused):
+                self._found.unused[item.detail, item.reason] += 1  # by several pieces, where they share it
+            elif isinstance(item, Packet) and (row := self._insert(item)) is not None:
+                touched[item.subject] = row
+        for row in touched.values():
+            for cut in row.station.cut():
+                self._feed(row.passes, cut)
+
+    def result(self) -> Scored:
+        for row in self._rows.values():
+            self._keep(row.passes.flush())
+        return self._found
+
+    def _insert(self, packet: Packet) -> _Row | None:
+        self._time_ns = max(self._time_ns, packet.end_ns)
+        row = self._rows.get(packet.subject)
+        if row is None:
+            if packet.start_ns > self._ends_ns:
+                return None
+            row = self._rows[packet.subject] = self._make_row(packet.subject)
+
+        def count(reason: Unused, samples: int) -> None:
+            if self._counts_ns[0] <= packet.end_ns < self._counts_ns[1]:
+                self._found.unused[packet.channel, reason] += samples
+
+        row.station.insert(packet, count)
+        return row
+
+    def _feed(self, passes: TwoPasses, item: Cut) -> None:
+        first, last = self._piece.first - passes.release, self._piece.last
+        if newest(item) <= last and (within := clipped(item, first, last)) is not None:
+            self._keep(passes.add(within))
+
+    def _keep(self, items: Iterable[Decided]) -> None:
+        for item in items:
+            if (within := clipped(item, self._piece.first, self._piece.last)) is not None:
+                self._found.items.append(within)
+                if not isinstance(within, Unscored):
+                    self._found.windows += 1 if isinstance(within, Score) else within.last - within.first + 1
+
+
+def newest(item: Cut | Decided) -> int:
+    """The last window that it is of: when it is known."""
+    return item.k if isinstance(item, Window | Score) else item.last
+
+
+Span = TypeVar("Span", bound=Window | Score | Unscored | Passed)
+
+
+def clipped(item: Span, first: int, last: int) -> Span | None:
+    """What of it lies within windows [first, last]."""
+    if isinstance(item, Window | Score):
+        return item if first <= item.k <= last else None
+    if item.last < first or item.first > last:
+        return None
+    return replace(item, first=max(item.first, first), last=min(item.last, last))

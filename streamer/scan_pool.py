@@ -1,0 +1,114 @@
+"""Pieces of an archive scored by as many processes as there are cores; the answers come in the order of the pieces.
+
+Processes, not threads: placing samples and cutting windows is Python, and would share one core.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+
+from streamer.composition import load_scorer
+from streamer.config import Config
+from streamer.inventory import read_stations
+from streamer.scan_piece import PieceScorer, Scored
+from streamer.scan_plan import Piece
+
+AHEAD = 2
+"""Pieces for each process that are given out before they are asked for: what they came to waits in memory."""
+LOOK_S = 0.2
+"""How soon a stop is noticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a process needs to score pieces as another does."""
+
+    config: Config
+    received_ns: int
+    begin_ns: int
+    end_ns: int
+
+    def scorer(self) -> PieceScorer:
+        stations = read_stations(self.config.inventory, self.config.places)
+        return PieceScorer(
+            self.config, load_scorer(self.config), stations, self.received_ns, self.begin_ns, self.end_ns
+        )
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def in_turn(scorer: PieceScorer, pieces: Iterable[Piece], stopping: Callable[[], bool]) -> Iterator[Scored]:
+    """In this process; ends early where it is to stop."""
+    for piece in pieces:
+        scored = None if stopping() else scorer.score(piece, stopping)
+        if scored is None:
+            return
+        yield scored
+
+
+class ProcessDiedError(Exception):
+    """One of the processes ended by itself, or was ended."""
+
+
+def side_by_side(job: Job, pieces: Iterable[Piece], processes: int, stopping: Callable[[], bool]) -> Iterator[Scored]:
+    """The same by several. Raises `ProcessDiedError`."""
+    context = get_context("spawn")  # a fork would take torch's threads along, dead
+    stop = context.Event()
+    with ExitStack() as stack:
+        pool = stack.enter_context(ProcessPoolExecutor(processes, context, _begin, (job, stop)))
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        stack.callback(stop.set)
+        left, waiting = iter(pieces), deque[Future[Scored | None]]()
+        while True:
+            room = range(processes * AHEAD - len(waiting))
+            waiting += [pool.submit(_score, _portable(piece)) for _, piece in zip(room, left, strict=False)]
+            scored = _answer(waiting.popleft(), stopping) if waiting else None
+            if scored is None:
+                return
+            yield scored
+
+
+def _answer(future: Future[Scored | None], stopping: Callable[[], bool]) -> Scored | None:
+    while not stopping():
+        try:
+            return future.result(LOOK_S)
+        except TimeoutError:
+            continue
+        except BrokenProcessPool as error:
+            raise ProcessDiedError(
+                "a process of the scan died; where memory was short, fewer --processes need less"
+            ) from error
+    return None
+
+
+def _portable(piece: Piece) -> Piece:
+    """A file's index lies on the file itself, and goes to no other process."""
+    return replace(piece, parts=tuple(replace(part, index=None) for part in piece.parts))
+
+
+_scorer: PieceScorer
+_stop: Event
+
+
+def _begin(job: Job, stop: Event) -> None:
+    """In a new process, which Ctrl-C reaches too: its parent tells it to stop."""
+    global _scorer, _stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _scorer, _stop = job.scorer(), stop
+
+
+def _score(piece: Piece) -> Scored | None:
+    return _scorer.score(piece, _stop.is_set)
