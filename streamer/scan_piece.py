@@ -75,7 +75,6 @@ class PieceScorer:
         return scored
 
     def _row(self, piece: Piece, source: ArchiveSource, subject: str) -> _Row:
-        begins_ns = self._scorer.grid.start_ns(piece.first) - BEFORE_NS
         begun = subject in piece.earlier or subject in source.earlier
         station = Station(
             subject,
@@ -83,7 +82,7 @@ class PieceScorer:
             self._policy,
             expected=piece.expected.get(subject, frozenset()),
             orient=self._stations.orient(subject),
-            next_k=self._scorer.grid.first_at_or_after(begins_ns) if begun else None,
+            next_k=piece.first - self.reach.release if begun else None,
         )
         return _Row(station, TwoPasses(lambda windows: self._worker.score([*windows]), self.reach, self._batch))
 
@@ -117,9 +116,12 @@ class _Reading:
         """Nothing that comes now can matter to its windows."""
         if self._time_ns <= self._ends_ns:
             return False
-        last = self._piece.last
-        settled = all(row.station.next_k is None or row.station.next_k > last for row in self._rows.values())
+        settled = all(row.station.next_k is None or self._is_settled(row) for row in self._rows.values())
         return settled or self._time_ns > self._ends_ns + AFTER_NS
+
+    def _is_settled(self, row: _Row) -> bool:
+        """Whether all its windows are cut."""
+        return row.station.next_k is not None and row.station.next_k > self._piece.last
 
     def take(self, items: Iterable[Item]) -> None:
         touched: dict[str, _Row] = {}
@@ -144,6 +146,8 @@ class _Reading:
             if packet.start_ns > self._ends_ns:
                 return None
             row = self._rows[packet.subject] = self._make_row(packet.subject)
+        if self._is_settled(row):
+            return None
 
         def count(reason: Unused, samples: int) -> None:
             if self._counts_ns[0] <= packet.end_ns < self._counts_ns[1]:
