@@ -149,6 +149,19 @@ def _scan(arguments: argparse.Namespace) -> int:
     return 1 if found.faults or found.stopped else 0
 
 
+def _notify(arguments: argparse.Namespace) -> int:
+    from streamer.notify import program
+    from streamer.notify.config import load
+
+    config = load(arguments.config)
+    if not arguments.test:
+        return program.run(config)
+    outcomes = program.test(config)
+    for name, fault in outcomes.items():
+        print(f"{name}: {f'not delivered: {fault}' if fault else 'delivered'}", flush=True)
+    return 1 if any(outcomes.values()) else 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from streamer import demo
 
@@ -204,6 +217,15 @@ def parser() -> argparse.ArgumentParser:
     )
     scan.add_argument("--json", action="store_true")
     scan.set_defaults(function=_scan)
+
+    notify = verbs.add_parser(
+        "notify",
+        parents=[common],
+        help="carry alerts to people and programs: webhook, e-mail, MQTT, CAP, QuakeML, Apprise",
+    )
+    notify.add_argument("config", type=Path)
+    notify.add_argument("--test", action="store_true", help="one message, marked as an exercise, to each; then end")
+    notify.set_defaults(function=_notify)
 
     demo = verbs.add_parser("demo", parents=[common], help="a real recording through the real daemon")
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for picture and summary")

@@ -13,7 +13,7 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -32,6 +32,8 @@ __all__ = ["Config", "ConfigError", "load", "printable", "redacted", "resolve"]
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 SHIPPED_MODEL = "detector.pt"
+
+S = TypeVar("S", bound="Settings")
 
 log = logging.getLogger(__name__)
 
@@ -147,12 +149,15 @@ class CoincidenceConfig(_Section):
     longest_s: float = Field(default=180.0, gt=0)
 
 
-class RedisConfig(_Section):
+class RedisAddress(_Section):
     url: str = Field(
         default="redis://127.0.0.1:6379/0",
         description="redis://, rediss:// with redis-py's ssl_ca_certs=, ssl_certfile=, ssl_keyfile=, or unix://",
     )
     prefix: str = Field(default="{quake}", pattern=r"\{.+\}", description="Of all keys; the braces are the hash tag")
+
+
+class RedisConfig(RedisAddress):
     retention_d: float = Field(default=30.0, gt=0, le=3_650, description="Days that alerts stay on the stream")
     retention_h: float = Field(
         default=48.0, gt=0, description="Hours of alerts offered again to a Redis that lost its data"
@@ -170,10 +175,11 @@ class RedisConfig(_Section):
         return self
 
 
-class MetricsConfig(_Section):
+class ServerConfig(_Section):
+    """Of metrics and health."""
+
     host: str = "127.0.0.1"
     port: int = Field(default=9108, ge=0, le=65_535, description="0: any free port, written to the log")
-    max_stations: int = Field(default=1000, ge=0, description="Stations with series of their own; the others share one")
     token: SecretStr | None = Field(
         default=None,
         min_length=16,
@@ -183,10 +189,14 @@ class MetricsConfig(_Section):
     key: Path | None = Field(default=None, description="Of the certificate, PEM, without a password")
 
     @model_validator(mode="after")
-    def _certificate_with_key(self) -> MetricsConfig:
+    def _certificate_with_key(self) -> ServerConfig:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("metrics.certificate and metrics.key go together")
         return self
+
+
+class MetricsConfig(ServerConfig):
+    max_stations: int = Field(default=1000, ge=0, description="Stations with series of their own; the others share one")
 
 
 class Place(_Section):
@@ -216,10 +226,25 @@ class _Environment(EnvSettingsSource):
         return with_files(super()._load_env_vars())
 
 
-class Config(BaseSettings):
-    """Everything that `quake-streamer run` reads."""
+class Settings(BaseSettings):
+    """What a program reads: a file, and the environment above it."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="QUAKE_", env_nested_delimiter="__")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return _Environment(settings_cls), init_settings
+
+
+class Config(Settings):
+    """Everything that `quake-streamer run` reads."""
 
     mode: Mode = Mode.LIVE
     state: Path = Field(
@@ -263,39 +288,36 @@ class Config(BaseSettings):
             raise ValueError(f"{unpinned[0]}.sha256 is not given, and model.require_pin is on")
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return _Environment(settings_cls), init_settings
-
 
 def load(path: Path) -> Config:
     """Raises `ConfigError` with a line for each fault."""
+    return resolve(read_toml(path), path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
-    return resolve(content, path)
+
+
+def settled(content: dict[str, Any], path: Path, settings: type[S]) -> S:
+    """A parsed file with the environment above it, as settings of a program."""
+    try:
+        url, redis = redis_url(), content.get("redis", {})
+        told = {**content, "redis": {**redis, "url": url}} if url and isinstance(redis, dict) else content
+        return settings(**told)
+    except (SettingsError, SecretError) as error:
+        raise ConfigError(f"environment: {error}") from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults(error, settings))) from error
 
 
 def resolve(content: dict[str, Any], path: Path) -> Config:
     """Check a parsed file; relative paths in it count from the folder it lies in."""
-    try:
-        url, redis = redis_url(), content.get("redis", {})
-        told = {**content, "redis": {**redis, "url": url}} if url and isinstance(redis, dict) else content
-        config = Config(**told)
-    except (SettingsError, SecretError) as error:
-        raise ConfigError(f"environment: {error}") from error
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults(error, Config))) from error
+    config = settled(content, path, Config)
     for key, variable in in_the_clear(content):
         text = "%s: %s holds a secret in the clear; it can come from %s, or from a file that %s_FILE names"
         log.warning(text, path, key, variable, variable)

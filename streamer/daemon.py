@@ -19,7 +19,7 @@ from streamer.composition import Watch, compose, prepare, publish_settings, publ
 from streamer.config import Config, ConfigError
 from streamer.hooks import Fan, Hooks
 from streamer.host_clock import HostClock
-from streamer.http import Certificate, HealthServer
+from streamer.http import serve
 from streamer.metrics import Metrics
 from streamer.operation import Operation
 from streamer.outbox import DamagedError, Outbox, OutboxError
@@ -141,7 +141,7 @@ def run(config: Config, extra_hooks: Sequence[Hooks] = (), reread: Callable[[], 
         metrics, watchdog = Metrics(config.metrics.max_stations), Watchdog()
         hooks = Fan([metrics, watchdog, HostClock(metrics), *extra_hooks])
         ready = threading.Event()
-        stack.callback(_serve(config, metrics, ready).stop)
+        stack.callback(serve(config.metrics, metrics, ready.is_set).stop)
         watch = prepare(config)
         metrics.describe({"version": version("quake")})
         stack.enter_context(alone(config.state))
@@ -161,21 +161,6 @@ def described(watch: Watch) -> str:
     decision = Operation.of(watch.config, scorer.model.spec)
     name = f"model {scorer.name.name} {scorer.identity.version} on {scorer.model.device}"
     return f"{name}, {scorer.thresholds}; {decision}; characteriser {watch.characteriser or 'switched off'}"
-
-
-def _serve(config: Config, metrics: Metrics, ready: threading.Event) -> HealthServer:
-    m = config.metrics
-    token = m.token.get_secret_value() if m.token else None
-    try:
-        certificate = Certificate(m.certificate, m.key) if m.certificate and m.key else None
-    except OSError as error:
-        raise ConfigError(f"metrics.certificate: {m.certificate}, {m.key}: {error}") from error
-    try:
-        server = HealthServer(m.host, m.port, metrics, ready.is_set, token=token, certificate=certificate)
-    except OSError as error:
-        raise ConfigError(f"metrics.port: {m.host}:{m.port}: {error.strerror}") from error
-    log.info("metrics at %s/metrics, health at /healthz and /readyz", server.address)
-    return server
 
 
 def _open_outbox(config: Config, fingerprint: str) -> Outbox:

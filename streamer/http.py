@@ -23,11 +23,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from streamer.metrics import Metrics
+from streamer.config import ConfigError, ServerConfig
 
 MAX_REQUEST = 8_192
 """Bytes of a request line and its headers: Prometheus and probes send some hundred."""
@@ -41,6 +41,33 @@ ACCEPT_PAUSE_S = 0.1
 log = logging.getLogger(__name__)
 
 
+class Health(Protocol):
+    """What a program tells of itself."""
+
+    @property
+    def registry(self) -> CollectorRegistry: ...
+
+    def alive(self) -> bool: ...
+
+    def faults(self, ready: bool) -> dict[str, str]:
+        """Why it is not ready: empty when it is."""
+
+
+def serve(config: ServerConfig, health: Health, ready: Callable[[], bool]) -> HealthServer:
+    """As the configuration's table ``metrics`` says. Raises `ConfigError`."""
+    token = config.token.get_secret_value() if config.token else None
+    try:
+        certificate = Certificate(config.certificate, config.key) if config.certificate and config.key else None
+    except OSError as error:
+        raise ConfigError(f"metrics.certificate: {config.certificate}, {config.key}: {error}") from error
+    try:
+        server = HealthServer(config.host, config.port, health, ready, token=token, certificate=certificate)
+    except OSError as error:
+        raise ConfigError(f"metrics.port: {config.host}:{config.port}: {error.strerror}") from error
+    log.info("metrics at %s/metrics, health at /healthz and /readyz", server.address)
+    return server
+
+
 class HealthServer:
     """Serves until `stop`, from threads of its own. Raises OSError where it cannot listen or read the certificate."""
 
@@ -48,7 +75,7 @@ class HealthServer:
         self,
         host: str,
         port: int,
-        metrics: Metrics,
+        metrics: Health,
         ready: Callable[[], bool],
         *,
         token: str | None = None,
@@ -214,7 +241,7 @@ class Answer:
 class Face:
     """What is said to whom. Knows no sockets."""
 
-    metrics: Metrics
+    metrics: Health
     ready: Callable[[], bool]
     token: str | None = None
 
