@@ -70,7 +70,7 @@ def test_each_rule(wants: dict[str, Any], changes: dict[str, Any], told: Told, r
 
 
 alerts = st.builds(
-    lambda count, **changes: grown(count, **changes),
+    grown,
     st.integers(1, 4),
     revision=st.integers(0, 3),
     mode=st.sampled_from(Mode),

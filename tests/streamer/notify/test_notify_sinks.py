@@ -131,7 +131,7 @@ class TestWebhook:
             made(kind="webhook", url="https://h/", secret=secret)
 
     def test_an_authority_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="none.pem"):
+        with pytest.raises(ConfigError, match="none"):
             self.sink("https://h/", ca=tmp_path / "none.pem").prepare()
 
 
