@@ -33,9 +33,11 @@ class Apprise(Telling):
             from apprise import Apprise as Service
         except ImportError as error:
             raise missing("apprise") from error
+        service, its = Service(), logging.getLogger("apprise")
+        its.setLevel(logging.CRITICAL)  # it quotes what it cannot read
+        is_known = service.add(self.url.get_secret_value())
         for name in ("apprise", "urllib3", "requests"):  # on the level of debugging they write the URL, or its path
             logging.getLogger(name).setLevel(logging.WARNING)
-        service = Service()
-        if not service.add(self.url.get_secret_value()) or len(service) != 1:
+        if not is_known or len(service) != 1:
             raise ConfigError("url: not one URL that Apprise knows")
         return service

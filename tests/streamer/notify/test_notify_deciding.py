@@ -131,6 +131,11 @@ def _ahead(one: Any, other: Any) -> float:
     return (seconds[1] - seconds[0]) % 86_400
 
 
+def test_the_first_minute_is_quiet_and_the_last_is_not() -> None:
+    quiet, begin = Quiet(**NIGHT), AT_NIGHT - 5 * 3600 * NS
+    assert [quiet.holds(begin + s * NS) for s in (-1, 0, 8 * 3600 - 1, 8 * 3600)] == [False, True, True, False]
+
+
 def test_the_night_of_the_change_to_summer_time() -> None:
     quiet = Quiet(begin="22:00", end="06:00", zone="Europe/Berlin")  # type: ignore[arg-type]
     hours = [datetime(2026, 3, 28, 18, tzinfo=UTC) + timedelta(minutes=30 * n) for n in range(32)]
