@@ -28,9 +28,15 @@ def read(folder: Path, text: str) -> NotifyConfig:
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QUAKE_REDIS_URL", raising=False)
+    monkeypatch.delenv("QUAKE_TO__SIREN__SECRET", raising=False)
+
+
+@pytest.fixture
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUAKE_TO__SIREN__SECRET", SECRET)
 
 
+@pytest.mark.usefixtures("secret")
 def test_a_secret_comes_from_the_environment_or_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("from-a-file\n")
     monkeypatch.setenv("QUAKE_TO__SIREN__TOKEN_FILE", str(tmp_path / "token"))
@@ -67,6 +73,7 @@ def test_in_the_clear_it_is_refused(text: str, variable: str, tmp_path: Path) ->
     ("text", "fault"),
     [
         ("", "to: Field required"),
+        (LEAST, "to.siren.webhook.secret: Field required"),
         ("[to]", "to: Dictionary should have at least 1 item"),
         ('[to.siren]\nkind = "webhok"\nurl = "https://h/"', "'webhok' found using 'kind'"),
         (f'{LEAST}titel = "x"', "to.siren.webhook.titel: no such key; did you mean 'title'?"),
@@ -82,6 +89,13 @@ def test_a_fault_names_file_and_key(text: str, fault: str, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=fault) as told:
         read(tmp_path, text)
     assert str(told.value).startswith(str(tmp_path / "notify.toml"))
+
+
+@pytest.mark.usefixtures("secret")
+def test_a_variable_of_a_sink_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """A name that is misspelt in one of the two."""
+    with pytest.raises(ConfigError, match=r"to\.siren: .*'kind'"):
+        read(tmp_path, LEAST.replace("siren", "sirene"))
 
 
 def test_files_lie_beside_the_configuration(tmp_path: Path) -> None:
