@@ -69,6 +69,10 @@ class Running:
         return value
 
 
+def _name(group: Any) -> str:
+    return str(group["name"])
+
+
 @contextmanager
 def running(server: Valkey | OwnValkey, sink: Any, prefix: str = "", name: str = "siren") -> Iterator[Running]:
     prefix = prefix or server.prefix  # type: ignore[union-attr]
@@ -77,7 +81,7 @@ def running(server: Valkey | OwnValkey, sink: Any, prefix: str = "", name: str =
     thread.start()
     keys = Keys.of(sink.mode, prefix)
     with server.client() as client:
-        until(lambda: client.exists(keys.events) and client.xinfo_groups(keys.events))
+        until(lambda: client.exists(keys.events) and f"notify-{name}" in map(_name, client.xinfo_groups(keys.events)))
     try:
         yield Running(thread, metrics)
     finally:
