@@ -254,7 +254,7 @@ class TestHeartbeat:
     @contextmanager
     def watch(self, valkey: Valkey, sink: Any) -> Iterator[HeartbeatWatch]:
         metrics = NotifierMetrics(["siren"], lambda: True, lambda: False)
-        one = HeartbeatWatch("siren", sink, valkey.url, valkey.prefix, 0.3, metrics.sinks["siren"])
+        one = HeartbeatWatch("siren", sink, valkey.url, valkey.prefix, 0.2, metrics.sinks["siren"])
         one.start()
         try:
             yield one

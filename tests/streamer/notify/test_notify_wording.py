@@ -7,7 +7,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_alerts import NOW_NS, alert
 
@@ -110,6 +110,7 @@ def test_revisions_are_one_conversation() -> None:
     assert later["Message-ID"] != first["Message-ID"]
 
 
+@settings(max_examples=40)
 @given(st.text(), st.text())
 def test_nothing_that_an_alert_holds_breaks_a_mail(source_id: str, model: str) -> None:
     """Of headers, a line's end begins another one."""
