@@ -16,10 +16,11 @@ from quake.alerts import Characterisation
 from quake.characterisation import characterisation, nothing, require_heads, unknown
 from quake.data.spec import ModelError, ModelSpec
 from quake.data.spec_file import is_torchscript, read_content, read_spec
+from quake.versions import ZOO
 from streamer.config import Config, ConfigError
 from streamer.grid import Grid
 from streamer.inventory import Stations
-from streamer.loading import ZOO, load_compiled
+from streamer.loading import load_compiled
 from streamer.stages import Window
 from streamer.worker import Model
 

@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from quake.alerts import Keys, Kind, Mode
 from quake.times import NS
-from streamer import results
+from quake.versions import Versions
+from streamer import outbox, results
 from streamer.archive import END_NS
-from streamer.config import ConfigError, load, printable, redacted, redis_url
+from streamer.config import CONFIGURATION_VERSION, ConfigError, load, printable, redacted, redis_url
 from streamer.server import program as replay
 
 NO_SERVER = {"source": [{"servers": ["seedlink://none"], "select": ["*.*"]}]}
@@ -172,7 +172,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="quake-streamer", description="Watches seismic stations and publishes earthquake alerts."
     )
-    top.add_argument("--version", action="version", version=f"quake {version('quake')}")
+    top.add_argument(
+        "--version", action=Versions, more={"configuration": CONFIGURATION_VERSION, "state": outbox.SCHEMA}
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     common.add_argument("--log-json", action="store_true", help="one JSON object a line")

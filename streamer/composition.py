@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quake.alerts import Keys, ModelIdentity
+from quake.versions import ZOO
 from streamer.acknowledge import Acknowledgement
 from streamer.alerting import Alerting
 from streamer.characteriser import Characteriser, load_characteriser
@@ -21,7 +22,7 @@ from streamer.config import SHIPPED_MODEL, Config, ConfigError
 from streamer.grid import Grid
 from streamer.hooks import Fan, Hooks
 from streamer.inventory import Stations, read_stations
-from streamer.loading import ZOO, load_compiled
+from streamer.loading import load_compiled
 from streamer.operation import Operation
 from streamer.outbox import Outbox, Saved
 from streamer.overload import Overload

@@ -31,6 +31,8 @@ from streamer.secret import SecretError, cleaned, in_the_clear, redacted, with_f
 __all__ = ["Config", "ConfigError", "load", "printable", "redacted", "resolve"]
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
+CONFIGURATION_VERSION = "1.0"
+"""Of the keys, for people: docs/reference/versions.md says when which number grows."""
 SHIPPED_MODEL = "detector.pt"
 
 S = TypeVar("S", bound="Settings")

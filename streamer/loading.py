@@ -10,9 +10,6 @@ from streamer.config import ConfigError
 if TYPE_CHECKING:
     from quake.artifact import CompiledModel
 
-ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
-"""The shipped models, installed beside the program: found by path, never imported."""
-
 
 def load_compiled(
     table: str,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from quake.artifact import CompiledModel, ModelError, export_onnx
 from quake.data.seisbench import DataError
+from quake.versions import Versions
 from trainer.card import model_card
 from trainer.section import FitError, RecipeError
 
@@ -182,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="quake-trainer", description="From labelled waveforms to compiled models, and what those are worth."
     )
+    parser.add_argument("--version", action=Versions)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _fit_verb(verbs.add_parser("fit", help="follow a recipe to a compiled model"))
     _distill_verb(verbs.add_parser("distill", help="follow a recipe with teachers"))

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from quake.characterisation import NO_GAIN, NOT_WHOLE
 from quake.data.spec_file import read_spec
+from quake.versions import ZOO
 from streamer import characteriser
 from streamer.characteriser import FAILED, NO_ANSWER, NO_TORCH, SHIPPED, Characteriser, load_characteriser
 from streamer.config import Config, ConfigError, resolve
 from streamer.grid import Grid
 from streamer.inventory import Gain, Stations
-from streamer.loading import ZOO
 from streamer.stages import Window
 
 SUBJECT = "FDSN:XX_ABC__H_H"
