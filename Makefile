@@ -1,7 +1,7 @@
 # Two commands are all a newcomer needs:  make demo   make test
 BIN := .venv/bin
 
-.PHONY: help demo test coverage drill fuzz mutate check bench models setup clean
+.PHONY: help demo test coverage drill fuzz mutate check docs bench models setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make fuzz    random bytes for whatever reads bytes from outside, a minute each"
 	@echo "make mutate  breaks the ring, the cutter, the trigger and the acknowledgement, line by line, in hours"
 	@echo "make check   format, lint, types, import rules, generated files, known vulnerabilities"
+	@echo "make docs    the documentation as a site in build/site"
 	@echo "make bench   benchmarks"
 	@echo "make models  builds the models again from their recipes, in hours"
 
@@ -46,7 +47,14 @@ check: setup
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m quake.schema | diff - docs/reference/alert.schema.json
 	@$(BIN)/python -m trainer.reference | diff - docs/reference/recipe.md
+	@$(BIN)/python -m scripts.reference --check
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@$(BIN)/python scripts/audit
+
+# Searching needs a server:  python3 -m http.server --directory build/site
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo build/site/index.html
 
 bench: setup
 	@$(BIN)/python benchmarks/latency.py

@@ -49,13 +49,15 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
+    """The detector, and where it runs."""
+
     path: Path | None = Field(default=None, description="Compiled model; the shipped detector if not given")
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="The file must have this digest")
     require_pin: bool = Field(
         default=False,
         description="Refuse a `path` without a `sha256`, here, in `shadow` and in `characteriser`; shipped models need none",
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one")
     on_device_fault: Literal["cpu", "exit"] = Field(
         default="cpu",
         description="Of a GPU that is lost or out of memory: go on on the CPU, or fail until the process ends",
@@ -70,7 +72,7 @@ class ModelConfig(_Section):
 class ShadowConfig(_Section):
     """A model on trial: it scores beside the other and alerts nobody; metrics tell how the two differ."""
 
-    path: Path
+    path: Path = Field(description="Compiled model")
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="The file must have this digest")
     operating_point: str | None = Field(default=None, description="Of this model; `standard` if not given")
 
@@ -78,12 +80,14 @@ class ShadowConfig(_Section):
 class CharacteriserConfig(_Section):
     """Of magnitude classes, in alerts of stations whose gain is known."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="false: alerts say nothing of sizes")
     path: Path | None = Field(default=None, description="Compiled model; the shipped characteriser if not given")
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="The file must have this digest")
 
 
 class WindowConfig(_Section):
+    """What of a station is scored, and when."""
+
     hop_s: float | None = Field(
         default=None,
         gt=0,
@@ -106,6 +110,8 @@ class WindowConfig(_Section):
 
 
 class WorkerConfig(_Section):
+    """How windows of many stations are scored together."""
+
     batch_size: int = Field(default=16, ge=1, le=1024, description="Windows scored at once at most")
     longest_wait_ms: float = Field(
         default=10.0, ge=0, le=5_000, description="A ready window waits this long for others"
@@ -116,6 +122,8 @@ class WorkerConfig(_Section):
 
 
 class TriggerConfig(_Section):
+    """When the scores of one station are a detection."""
+
     operating_point: str | None = Field(
         default=None,
         description="The model's, by name; if not given `standard`, or its thresholds where it has no points",
@@ -131,7 +139,7 @@ class TriggerConfig(_Section):
     )
     release: int = Field(default=3, ge=1, description="Windows below `off` that close it")
     dead_s: Seconds = Field(default=15.0, description="After an opening no other begins for this long")
-    longest_s: float = Field(default=300.0, gt=0)
+    longest_s: float = Field(default=300.0, gt=0, description="A detection is closed after this long at the latest")
     most_a_minute: int = Field(
         default=60,
         ge=0,
@@ -140,7 +148,9 @@ class TriggerConfig(_Section):
 
 
 class CoincidenceConfig(_Section):
-    min_stations: int = Field(default=3, ge=2)
+    """When detections of several stations are an event."""
+
+    min_stations: int = Field(default=3, ge=2, description="Stations that make an event")
     window_s: Seconds = Field(default=10.0, description="Largest difference of onsets where coordinates are not known")
     speed_km_s: float = Field(default=3.0, gt=0, description="Slowest apparent speed across the network")
     tolerance_s: Seconds = Field(default=3.0, description="Error of an onset, on top of the travel time")
@@ -148,10 +158,12 @@ class CoincidenceConfig(_Section):
         default=3.0, description="Longest wait, in data time, for stations that lag; 0 gives up same ids"
     )
     flowing_s: Seconds = Field(default=60.0, description="A station further behind the newest is not waited for")
-    longest_s: float = Field(default=180.0, gt=0)
+    longest_s: float = Field(default=180.0, gt=0, description="An event is closed after this long at the latest")
 
 
 class RedisAddress(_Section):
+    """Where alerts are."""
+
     url: str = Field(
         default="redis://127.0.0.1:6379/0",
         description="redis://, rediss:// with redis-py's ssl_ca_certs=, ssl_certfile=, ssl_keyfile=, or unix://",
@@ -160,6 +172,8 @@ class RedisAddress(_Section):
 
 
 class RedisConfig(RedisAddress):
+    """Where alerts go."""
+
     retention_d: float = Field(default=30.0, gt=0, le=3_650, description="Days that alerts stay on the stream")
     retention_h: float = Field(
         default=48.0, gt=0, description="Hours of alerts offered again to a Redis that lost its data"
@@ -178,9 +192,9 @@ class RedisConfig(RedisAddress):
 
 
 class ServerConfig(_Section):
-    """Of metrics and health."""
+    """Where `/metrics`, `/healthz` and `/readyz` listen."""
 
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", description="Address to listen on")
     port: int = Field(default=9108, ge=0, le=65_535, description="0: any free port, written to the log")
     token: SecretStr | None = Field(
         default=None,
@@ -198,18 +212,24 @@ class ServerConfig(_Section):
 
 
 class MetricsConfig(ServerConfig):
+    """Where `/metrics`, `/healthz` and `/readyz` listen."""
+
     max_stations: int = Field(default=1000, ge=0, description="Stations with series of their own; the others share one")
 
 
 class Place(_Section):
-    latitude: float = Field(ge=-90, le=90)
-    longitude: float = Field(ge=-180, le=180)
+    """Where a station stands."""
+
+    latitude: float = Field(ge=-90, le=90, description="Degrees north")
+    longitude: float = Field(ge=-180, le=180, description="Degrees east")
     counts_per_m_s: float | None = Field(
         default=None, gt=0, description="Gain of all components, instead of the inventory's; of velocity alone"
     )
 
 
 class SourceConfig(_Section):
+    """One list of servers that have the same stations."""
+
     servers: tuple[str, ...] = Field(
         min_length=1, description="The first, then its fall-backs: seedlink:// or seedlinks://"
     )
@@ -248,7 +268,7 @@ class Settings(BaseSettings):
 class Config(Settings):
     """Everything that `quake-streamer run` reads."""
 
-    mode: Mode = Mode.LIVE
+    mode: Mode = Field(default=Mode.LIVE, description="Alerts of any other mode go to streams of their own")
     state: Path = Field(
         default=Path("quake-state"), description="Folder of the outbox; beside the configuration file if relative"
     )
@@ -257,8 +277,11 @@ class Config(Settings):
         ge=1,
         description="Disk that the outbox may fill: of the alerts that Redis has, the oldest are forgotten earlier then",
     )
-    daemon: str = Field(default_factory=socket.gethostname, description="Names this process in the heartbeat")
-    source: tuple[SourceConfig, ...] = Field(min_length=1)
+    daemon: str = Field(
+        default_factory=socket.gethostname,
+        description="Names this process in the heartbeat; the host's name if not given",
+    )
+    source: tuple[SourceConfig, ...] = Field(min_length=1, description="One for each list of servers")
     inventory: tuple[Path, ...] = Field(default=(), description="StationXML files: coordinates, orientation and gain")
     places: dict[Annotated[str, Field(pattern=r"^\w+[._]\w+$")], Place] = Field(
         default={}, description="Coordinates by NET.STA, above those of the inventory"

@@ -21,7 +21,7 @@ from obspy.core.event import Event, Pick, WaveformStreamID
 
 from streamer.cli import parser as streamer_parser
 from streamer.config import resolve
-from trainer.cli import _parser as trainer_parser
+from trainer.cli import parser as trainer_parser
 from trainer.data.finding import Reason
 from trainer.data.marks import Mark
 from trainer.distillation.adapter import Adapter

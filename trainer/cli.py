@@ -27,7 +27,7 @@ log = logging.getLogger("trainer")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    chosen = _parser().parse_args(arguments)
+    chosen = parser().parse_args(arguments)
     try:
         chosen.run(chosen)
     except RecipeError as error:
@@ -179,12 +179,12 @@ def export(chosen: argparse.Namespace) -> None:
     log.info("%s: answers on ONNX Runtime as %s does on torch", chosen.out, chosen.model)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
         prog="quake-trainer", description="From labelled waveforms to compiled models, and what those are worth."
     )
-    parser.add_argument("--version", action=Versions)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    top.add_argument("--version", action=Versions)
+    verbs = top.add_subparsers(required=True, metavar="VERB")
     _fit_verb(verbs.add_parser("fit", help="follow a recipe to a compiled model"))
     _distill_verb(verbs.add_parser("distill", help="follow a recipe with teachers"))
     _compile_verb(verbs.add_parser("compile", help="make the model of a run anew from one of its checkpoints"))
@@ -199,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("model", type=Path)
     verb.add_argument("--card", action="store_true", help="for people, in Markdown")
     verb.set_defaults(run=inspect)
-    return parser
+    return top
 
 
 def _fit_verb(verb: argparse.ArgumentParser) -> None:

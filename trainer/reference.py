@@ -38,12 +38,17 @@ Schema = Mapping[str, Any]
 
 def reference() -> str:
     """The text of the file; its last character is a line feed."""
-    roots, whole = models_json_schema([(root, "validation") for root in ROOTS], ref_template="{model}")
+    return "\n".join([INTRODUCTION, *parts(ROOTS)])
+
+
+def parts(titles: Mapping[type[BaseModel], str]) -> Iterator[str]:
+    """Of files that these read, a part for each table."""
+    roots, whole = models_json_schema([(root, "validation") for root in titles], ref_template="{model}")
     tables, headings = whole["$defs"], dict[str, str]()
-    for root, title in ROOTS.items():
+    for root, title in titles.items():
         headings[name := roots[root, "validation"]["$ref"]] = f"## The {title}"
         _find(name, "", title, tables, headings)
-    return "\n".join([INTRODUCTION, *("\n".join(_part(name, tables, headings)) + "\n" for name in headings)])
+    yield from ("\n".join(_part(name, tables, headings)) + "\n" for name in headings)
 
 
 def anchor(heading: str) -> str:
@@ -54,7 +59,7 @@ def anchor(heading: str) -> str:
 def _find(name: str, path: str, root: str, tables: Schema, headings: dict[str, str]) -> None:
     """The headings of the tables within one, in the document's order; what is used twice is described once."""
     for key, field in tables[name]["properties"].items() if name not in ELSEWHERE else ():
-        own = f"{path}.{key}".lstrip(".")
+        own = f"{path}.{key}".lstrip(".") + (".NAME" if "patternProperties" in field else "")
         place = f"### `[[{own}]]`" if "items" in field else f"### `[{own}]`"
         new = [pair for pair in _within(field) if "properties" in tables[pair[0]] and pair[0] not in headings]
         found = {inner: f"{place} {tag}".strip() for inner, tag in new}
@@ -69,24 +74,25 @@ def _within(field: Schema) -> Iterator[tuple[str, str]]:
         yield field["$ref"], ""
     elif "discriminator" in field:
         yield from ((name, tag) for tag, name in field["discriminator"]["mapping"].items())
-    for inner in (*field.get("anyOf", ()), *([field["items"]] if "items" in field else [])):
+    named = field.get("patternProperties", {}).values()
+    for inner in (*field.get("anyOf", ()), *([field["items"]] if "items" in field else []), *named):
         yield from _within(inner)
 
 
 def _part(name: str, tables: Schema, headings: Mapping[str, str]) -> Iterator[str]:
-    yield from (headings[name], "", _said(tables[name]), "", "| key | type | default | meaning |", "|---|---|---|---|")
+    yield from (headings[name], "", said(tables[name]), "", "| key | type | default | meaning |", "|---|---|---|---|")
     for key, field in tables[name]["properties"].items():
         inner: Schema = next((tables[one] for one, tag in _within(field) if not tag), {})
         is_needed = key in tables[name].get("required", ()) or "const" in field  # a constant chooses the kind of table
         own = {name: field.get("default") for name, field in inner.get("properties", {}).items()}
         value = {} if own and own == field.get("default") else field.get("default")
         default = "needed" if is_needed else "-" if value is None else f"`{_toml(value)}`"
-        kind = ELSEWHERE.get(name) or _kind(field, tables, headings)
-        cells = (f"`{key}`", kind, default, field.get("description") or ("properties" in inner and _said(inner)) or "")
+        what = ELSEWHERE.get(name) or kind(field, tables, headings)
+        cells = (f"`{key}`", what, default, field.get("description") or ("properties" in inner and said(inner)) or "")
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _said(table: Schema) -> str:
+def said(table: Schema) -> str:
     return " ".join(table.get("description", "").split("\n\n")[0].split())
 
 
@@ -96,23 +102,24 @@ def _toml(value: Any) -> str:
     return f"[{', '.join(map(_toml, value))}]" if isinstance(value, list) else json.dumps(value)
 
 
-def _kind(field: Schema, tables: Schema, headings: Mapping[str, str]) -> str:
+def kind(field: Schema, tables: Schema, headings: Mapping[str, str]) -> str:
     """What a key may hold, with its bounds; tables as links."""
     if "discriminator" in field:
         return " or ".join(f"[{tag}](#{anchor(headings[inner])})" for inner, tag in _within(field))
     if "$ref" in field:
         name = field["$ref"]
-        return f"[table](#{anchor(headings[name])})" if name in headings else _kind(tables[name], tables, headings)
+        return f"[table](#{anchor(headings[name])})" if name in headings else kind(tables[name], tables, headings)
     if "anyOf" in field:
-        return " or ".join(_kind(one, tables, headings) for one in field["anyOf"] if one != {"type": "null"})
+        return " or ".join(kind(one, tables, headings) for one in field["anyOf"] if one != {"type": "null"})
     if "enum" in field or "const" in field:
         return ", ".join(f"`{json.dumps(one)}`" for one in field.get("enum", [field.get("const")]))
     if "prefixItems" in field:
-        return f"[{', '.join(_kind(one, tables, headings) for one in field['prefixItems'])}]"
-    inner = field.get("items") or field.get("additionalProperties")
-    of = f" of {_kind(inner, tables, headings)}" if inner else ""
-    kind = {"array": "list", "object": "table"}.get(field["type"]) or field.get("format") or field["type"]
-    return " ".join([f"{kind}{of}", *(text.format(field[name]) for name, text in BOUNDS.items() if name in field)])
+        return f"[{', '.join(kind(one, tables, headings) for one in field['prefixItems'])}]"
+    named = field.get("patternProperties", {})
+    inner = field.get("items") or field.get("additionalProperties") or next(iter(named.values()), None)
+    of = f" of {kind(inner, tables, headings)}" if inner else ""
+    what = {"array": "list", "object": "table"}.get(field["type"]) or field.get("format") or field["type"]
+    return " ".join([f"{what}{of}", *(text.format(field[name]) for name, text in BOUNDS.items() if name in field)])
 
 
 if __name__ == "__main__":
