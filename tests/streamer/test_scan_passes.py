@@ -64,6 +64,7 @@ def covered(items: list[Decided]) -> list[int]:
 
 @settings(max_examples=300)
 @given(probabilities, st.integers(1, 6), st.integers(1, 4), st.integers(0, 11), st.floats(0, 1))
+@example([0.95, 0.95, 0.1, 0.1, 0.6, *[0.1] * 6], 2, 4, 0, 1.0)  # two below, and open still
 @example([0.95, 0.95, None, None, 0.1, 0.6, 0.1, 0.1], 2, 3, 1, 0.5)  # an outage before the border
 @example([0.1] * 4 + [0.95] * 3 + [0.1] * 9, 3, 1, 0, 0.0)
 def test_the_decisions_are_those_of_all_windows(
