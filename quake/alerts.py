@@ -178,6 +178,32 @@ class Keys:
         """Sorted set of the openings of a subject: k -> id."""
         return f"{self.prefix}:opened:{subject}"
 
+    def live_state(self, daemon: str) -> str:
+        """JSON of a daemon's health and its stations; gone 15 s after it was last written."""
+        return f"{self.prefix}:live:state:{daemon}"
+
+    def live_data(self, subject: str) -> str:
+        """Stream of a station's newest five minutes: ``samples`` and ``window``, JSON. Written while `viewer` is there."""
+        return f"{self.prefix}:live:data:{subject}"
+
+    def viewer(self, subject: str) -> str:
+        """There while somebody looks at the station; whoever does sets it to expire soon, again and again."""
+        return f"{self.prefix}:live:viewer:{subject}"
+
+    def picture(self, alert_id: str) -> str:
+        """JSON of the waveforms and probabilities around an alert's onset: of events for a week, else for half a day."""
+        return f"{self.prefix}:live:picture:{alert_id}"
+
+    @property
+    def marks(self) -> str:
+        """Stream of what operators said of alerts. Never trimmed: they are labels for the next training."""
+        return f"{self.prefix}:marks"
+
+    @property
+    def mutes(self) -> str:
+        """Hash of station -> JSON: until when it is muted, by whom and why."""
+        return f"{self.prefix}:mutes"
+
 
 def __getattr__(name: str) -> Any:
     # The subscriber needs the message and the message's users need no Redis: named here, loaded on use.

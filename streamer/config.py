@@ -191,6 +191,12 @@ class RedisConfig(RedisAddress):
         return self
 
 
+class LiveConfig(_Section):
+    """What `quake-streamer dashboard` shows, on Redis: states of stations, samples while somebody looks, pictures of alerts."""
+
+    enabled: bool = Field(default=True, description="A thread of its own writes it, which the pipeline never waits for")
+
+
 class ServerConfig(_Section):
     """Where `/metrics`, `/healthz` and `/readyz` listen."""
 
@@ -296,6 +302,7 @@ class Config(Settings):
         default=CoincidenceConfig(), description="false: single-station detections alone"
     )
     redis: RedisConfig = RedisConfig()
+    live: LiveConfig = LiveConfig()
     metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from streamer.config import Config, ConfigError
 from streamer.hooks import Fan, Hooks
 from streamer.host_clock import HostClock
 from streamer.http import serve
+from streamer.live import Feed, feeding
 from streamer.metrics import Metrics
 from streamer.operation import Operation
 from streamer.outbox import DamagedError, Outbox, OutboxError
@@ -71,9 +72,14 @@ class Daemon:
         """The stages of the present configuration, until the process or the configuration ends."""
         self._watch = self._next()
         watch = self._watch
+        with feeding(watch, self._hooks) as feed:
+            self._watch_with(watch, feed)
+
+    def _watch_with(self, watch: Watch, feed: Feed | None) -> None:
+        hooks = Fan([self._hooks, feed]) if feed else self._hooks
         saved = self._outbox.load(watch.scorer.fingerprint)
-        receiving, publishing = source(watch.config, saved, self._hooks), self._publish(watch)
-        self._hooks.began(watch.scorer.identity)
+        receiving, publishing = source(watch.config, saved, hooks), self._publish(watch)
+        hooks.began(watch.scorer.identity)
         pipeline = compose(
             watch.config,
             watch.scorer,
@@ -81,12 +87,14 @@ class Daemon:
             receiving,
             self._outbox,
             saved,
-            shadowed(watch, self._hooks),
+            shadowed(watch, hooks),
             publishing.wake,
             may_drop=watch.config.mode == "live",
             characteriser=watch.characteriser,
         )
         log.info("%s", described(watch))
+        if feed:
+            feed.start(receiving.expected)
         receiving.start()
         try:
             self._ready.set()

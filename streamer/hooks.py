@@ -95,6 +95,9 @@ class Hooks:
     def shadow_ended(self) -> None:
         """The model on trial failed and is not asked any more."""
 
+    def live_dropped(self, count: int) -> None:
+        """So much was left out of the web page, because it came faster than it was taken. Feed's thread."""
+
     def source(self, kind: str, server: str, cause: str) -> None:
         """A server was connected or lost. Source's threads."""
 

@@ -118,6 +118,9 @@ class Metrics(Hooks):
         self._shadow_detections = self._counter("shadow_detections_total", "Openings, by which model has them", "by")
         for whose in ("both", "model", "shadow"):
             self._shadow_detections.labels(whose)
+        self._live_dropped = self._counter(
+            "live_dropped_total", "Records and news left out of the web page: a full queue"
+        )
         self._reloads = self._counter("reloads_total", "Configurations read anew, by outcome", "outcome")
         for outcome in ("done", "refused"):
             self._reloads.labels(outcome)
@@ -245,6 +248,9 @@ class Metrics(Hooks):
 
     def outbox_size(self, used_bytes: int) -> None:
         self._outbox_bytes.set(used_bytes)
+
+    def live_dropped(self, count: int) -> None:
+        self._live_dropped.inc(count)
 
     def source(self, kind: str, server: str, cause: str) -> None:
         with self._lock:  # sources have a thread each
