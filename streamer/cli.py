@@ -19,6 +19,7 @@ from quake.versions import Versions
 from streamer import outbox, results
 from streamer.archive import END_NS
 from streamer.config import CONFIGURATION_VERSION, ConfigError, load, printable, redacted, redis_url
+from streamer.dashboard import program as dashboard
 from streamer.server import program as replay
 
 NO_SERVER = {"source": [{"servers": ["seedlink://none"], "select": ["*.*"]}]}
@@ -233,6 +234,17 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for picture and summary")
     demo.add_argument("--speed", type=_speed, default=12.0, help="times real time")
     demo.set_defaults(function=_demo)
+
+    page = verbs.add_parser("dashboard", parents=[common], help="the web page, a process of its own")
+    dashboard.configure(page)
+    page.set_defaults(function=dashboard.run)
+
+    labels = verbs.add_parser(
+        "marks", parents=[common], help="what operators said of alerts, as labels for the trainer"
+    )
+    dashboard.redis_options(labels)
+    labels.add_argument("--out", type=Path, metavar="FILE", help="standard output if not given")
+    labels.set_defaults(function=dashboard.write_marks)
 
     serve = verbs.add_parser("replay", parents=[common], help="a SeedLink server that plays recordings")
     replay.configure(serve)
