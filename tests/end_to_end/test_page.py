@@ -1,0 +1,286 @@
+"""The web page in a real browser, with the real daemon and the demonstration's recording behind it.
+
+QUAKE_SCREENSHOTS=docs/screenshots pytest tests/end_to_end/test_page.py      makes the documentation's pictures anew
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Dashboard, chromium
+from daemon_harness import Place
+from dashboard_server import beat, publish, station
+from made_alerts import NOW_NS, alert
+from playwright.sync_api import Browser, Page, expect
+from redis import Redis
+
+from quake.alerts import Characterisation, Keys, Kind, StationOnset, Status
+from quake.times import NS
+from streamer.demo import recordings
+from streamer.server import ReplayServer
+
+WAIT_MS = 60_000
+DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+MOST_BYTES = 300_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as made:
+        yield made
+
+
+def opened(browser: Browser, address: str, **options: Any) -> Page:
+    """A page that fails the test on whatever it must not do."""
+    made = browser.new_context(**{"viewport": DESKTOP, "color_scheme": "dark", **options}).new_page()
+    made.set_default_timeout(WAIT_MS)
+    made.on("request", lambda request: _own(request.url, address))
+    made.on("pageerror", lambda error: pytest.fail(f"a fault of the page: {error}"))
+    made.on("console", lambda told: _said(told.type, told.text))
+    made.goto(address)
+    return made
+
+
+def _own(url: str, address: str) -> None:
+    assert url.startswith(address), f"a foreign request: {url}"
+
+
+def _said(kind: str, text: str) -> None:
+    is_network = "ERR_CONNECTION" in text or "ERR_INCOMPLETE" in text or "ERR_EMPTY" in text
+    assert kind != "error" or is_network, text
+
+
+def shoot(page: Page, name: str) -> None:
+    if folder := os.environ.get("QUAKE_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / name)
+
+
+def colours(page: Page, selector: str, top: float, bottom: float) -> int:
+    """How many there are in a part of a canvas: an empty one has a few."""
+    script = """([selector, top, bottom]) => {
+        const canvas = document.querySelector(selector), pen = canvas.getContext("2d"), high = canvas.height;
+        const pixels = new Uint32Array(pen.getImageData(60, top * high, canvas.width - 80, (bottom - top) * high).data.buffer);
+        return new Set(pixels).size;
+    }"""
+    return int(page.evaluate(script, [selector, top, bottom]))
+
+
+def test_the_demonstrations_night(browser: Browser, place: Place) -> None:
+    """Before the daemon, with it, its alerts, one looked at and marked, the server lost and found again: one page, never loaded anew."""
+    with (
+        ReplayServer(recordings(), speed=12.0) as server,
+        Dashboard("--redis", place.redis_url, "--prefix", place.prefix, "--mode", "replay") as dashboard,
+    ):
+        page = opened(browser, dashboard.address)
+        banner = page.locator("#banner")
+        expect(banner).to_contain_text("NO DAEMON IS WATCHING", timeout=WAIT_MS)
+        page.evaluate("window.isTheSame = true")
+        with place.start(place.configure(server.address)):
+            expect(banner).to_contain_text("Found again", timeout=WAIT_MS)
+            expect(page.locator("#stations-rows tr")).to_have_count(4, timeout=WAIT_MS)
+            page.get_by_role("button", name="BW.UH3.SH").click()
+            expect(page.locator("#alerts-rows tr.event")).to_have_count(1, timeout=WAIT_MS)
+            expect(page.locator("#alerts-rows tr.detection").first).to_be_visible()
+            page.wait_for_function("document.title.startsWith('(')")
+            page.wait_for_timeout(3_000) if os.environ.get("QUAKE_SCREENSHOTS") else None
+            assert colours(page, "#live-chart", 0.0, 0.15) > 5
+            assert colours(page, "#live-chart", 0.55, 0.75) > 200  # the spectrogram
+            expect(banner).to_be_hidden(timeout=WAIT_MS)
+            shoot(page, "page.png")
+            look_at_the_alert(page)
+            lost_and_found(page, dashboard)
+        assert page.evaluate("window.isTheSame")
+        page.context.close()
+
+
+def look_at_the_alert(page: Page) -> None:
+    page.locator("#alerts-rows tr.event a").first.click()
+    expect(page.locator("#alert canvas")).to_be_visible()
+    page.wait_for_function("document.querySelector('#alert .about').textContent.includes('Not known')")
+    until_drawn = "() => document.querySelector('#alert canvas').getContext('2d').getImageData(70, 10, 900, 60).data.some((v) => v)"
+    page.wait_for_function(until_drawn)
+    page.get_by_role("textbox", name="Your name").fill("Kim")
+    page.get_by_label("Comment", exact=True).fill("felt in Munich")
+    page.get_by_role("button", name="Earthquake", exact=True).click()
+    expect(page.locator("#alert .said")).to_contain_text("felt in Munich")
+    shoot(page, "alert.png")
+    page.get_by_role("link", name="All alerts").click()
+    expect(page.locator("#alerts-rows")).to_contain_text("earthquake · Kim")
+
+
+def lost_and_found(page: Page, dashboard: Dashboard) -> None:
+    banner = page.locator("#banner")
+    dashboard.kill()
+    expect(banner).to_contain_text("CONNECTION LOST", timeout=10_000)
+    shoot(page, "lost.png")
+    dashboard.start()
+    expect(banner).to_contain_text("Found again", timeout=20_000)
+    expect(page.locator("#alerts-rows tr.event").first).to_be_visible()
+
+
+# -- with what a daemon would have written ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(place: Place) -> Iterator[tuple[Redis, Keys]]:
+    """Stations of every condition, and alerts of every kind."""
+    keys = Keys(place.prefix)
+    names = [f"FDSN:XX_S{number:02d}__H_H" for number in range(12)]
+    stations = {name: station() for name in names}
+    stations[names[1]] |= {"connected": False}
+    stations[names[2]] |= {"quiet_s": 300.0}
+    stations[names[3]] |= {"unused": {"gap": [12, 2.0]}}
+    stations[names[4]] |= {"newest_s": None, "scored_s": None, "probability": None}
+    stations[names[5]] |= {"probability": 0.95}
+    size = Characterisation(
+        magnitude={"Large": 0.02, "Medium": 0.1, "Moderate": 0.7, "Normal": 0.18},
+        azimuth=None,
+        unknown={"azimuth": "a back-azimuth is a station's, not an event's"},
+    )
+    onsets = tuple(StationOnset(source_id=n, detection_id="d", onset=NOW_NS, probability=0.9) for n in names[5:9])
+    with Redis.from_url(place.redis_url, decode_responses=True) as client:
+        beat(client, keys, stations)
+        publish(client, keys, alert("e", stations=onsets, characterisation=size))
+        for number in range(6):
+            onset = NOW_NS - 600 * (number + 1) * NS
+            one = (StationOnset(source_id=names[number], detection_id="d", onset=onset, probability=0.8),)
+            publish(
+                client, keys, alert(f"d{number}", kind=Kind.DETECTION, onset=onset, stations=one, status=Status.CLOSED)
+            )
+        yield client, keys
+
+
+@pytest.fixture
+def dashboard(place: Place, written: object) -> Iterator[Dashboard]:
+    with Dashboard("--redis", place.redis_url, "--prefix", place.prefix) as made:
+        yield made
+
+
+def test_on_a_phone_nothing_is_cut_off(browser: Browser, dashboard: Dashboard) -> None:
+    page = opened(browser, dashboard.address, viewport=PHONE, has_touch=True, device_scale_factor=2)
+    expect(page.locator("#alerts-rows tr")).to_have_count(7)
+    expect(page.locator("#stations-rows tr")).to_have_count(12)
+    widest = (
+        "Math.max(...[document.documentElement, ...document.querySelectorAll('.scroll')].map((e) => e.scrollWidth))"
+    )
+    assert page.evaluate(widest) <= PHONE["width"]
+    shoot(page, "phone.png")
+    page.locator("#alerts-rows tr.event").click()
+    expect(page.locator("#alert")).to_contain_text("Moderate")
+    expect(page.locator("#alert")).to_contain_text("a back-azimuth is a station's")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    page.context.close()
+
+
+def test_stations_say_what_is_wrong_and_are_muted_by_keyboard(
+    browser: Browser, dashboard: Dashboard, written: tuple[Redis, Keys]
+) -> None:
+    page = opened(browser, dashboard.address, color_scheme="light")
+    rows = page.locator("#stations-rows tr")
+    for number, told in [(0, "flowing"), (1, "disconnected"), (2, "silent"), (3, "flowing: gap"), (4, "no data yet")]:
+        expect(rows.nth(number)).to_contain_text(told)
+    expect(page.locator("#stations-count")).to_have_text("12 · 3 not flowing")
+    page.get_by_role("button", name="XX.S01.HH").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Mute…").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("Your name").fill("Kim")
+    page.get_by_label("Why").fill("<b>road works</b>")
+    shoot(page, "light.png")
+    page.keyboard.press("Enter")
+    expect(rows.nth(1)).to_contain_text("disconnected · muted")
+    expect(page.locator("#live-state")).to_contain_text("by Kim: <b>road works</b>")  # text, not HTML
+    page.get_by_label("Kind").select_option("event")
+    expect(page.locator("#alerts-rows tr")).to_have_count(1)
+    page.get_by_label("Kind").select_option("")
+    page.locator("input[name=station]").fill("S03")
+    expect(page.locator("#alerts-rows tr")).to_have_count(1)
+    client, keys = written
+    assert "Kim" in str(client.hgetall(keys.mutes))
+    page.context.close()
+
+
+def test_the_page_is_small_and_asks_for_the_token(
+    browser: Browser, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUAKE_DASHBOARD_TOKEN", "a token of some length")
+    with Dashboard("--redis", place.redis_url, "--prefix", place.prefix) as dashboard:
+        context = browser.new_context(viewport=DESKTOP)
+        page, sizes = context.new_page(), []
+        page.on("response", lambda answer: sizes.append(int(answer.headers.get("content-length", 0))))
+        page.goto(dashboard.address)
+        token = page.get_by_label("Token")
+        token.fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("#sign-in .fault")).to_have_text("not the token")
+        token.fill("a token of some length")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("#banner")).to_contain_text("NO DAEMON IS WATCHING", timeout=WAIT_MS)
+        assert 30_000 < sum(sizes) < MOST_BYTES
+        context.close()
+
+
+@pytest.mark.drill
+def test_200_stations_stay_fluid(browser: Browser, place: Place) -> None:
+    """No frame over 100 ms while every cell changes every two seconds and a station's samples come."""
+    keys = Keys(place.prefix)
+    names = [f"FDSN:XX_S{number:03d}__H_H" for number in range(200)]
+    frames = """() => new Promise((done) => {
+        const begun = performance.now(); let before = begun, longest = 0;
+        const frame = (now) => {
+            longest = Math.max(longest, now - before); before = now;
+            if (now - begun > 12000) done(longest); else requestAnimationFrame(frame);
+        };
+        requestAnimationFrame(frame);
+    })"""
+    with Redis.from_url(place.redis_url, decode_responses=True) as client:
+        beat(client, keys, {name: station() for name in names})
+        with Dashboard("--redis", place.redis_url, "--prefix", place.prefix) as dashboard:
+            page = opened(browser, dashboard.address)
+            expect(page.locator("#stations-rows tr")).to_have_count(200)
+            page.get_by_role("button", name="XX.S100.HH").click()
+            page.evaluate("window.longest = null")
+            page.evaluate(f"({frames})().then((longest) => {{ window.longest = longest; }})")
+            fill(client, keys, names)
+            page.wait_for_function("window.longest !== null")
+            longest_ms = page.evaluate("window.longest")
+            print(f"longest frame with 200 stations: {longest_ms:.0f} ms")  # noqa: T201
+            assert longest_ms < 100
+            page.context.close()
+
+
+def fill(client: Redis, keys: Keys, names: list[str]) -> None:
+    """Twelve seconds of a network whose every cell changes, and of one station's samples."""
+    import base64
+    import json
+    import time
+
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    for second in range(12):
+        now_s = time.time()
+        told = {
+            n: station(
+                newest_s=now_s - random.uniform(0, 9), probability=random.uniform(), unused={"gap": [second, 1.0]}
+            )
+            for n in names
+        }
+        beat(client, keys, told)
+        for component in "ZNE":
+            data = base64.b64encode(random.integers(-9_999, 9_999, 20 * 60).astype("<i2").tobytes()).decode()
+            piece = {
+                "component": component,
+                "start_s": 1.7e9 + 60 * second,
+                "rate_hz": 20.0,
+                "zero": 0.0,
+                "scale": 1.0,
+                "data": data,
+            }
+            client.xadd(keys.live_data(names[100]), {"samples": json.dumps(piece)})
+        client.xadd(keys.live_data(names[100]), {"window": json.dumps([1.7e9 + 60 * second, 0.5])})
+        time.sleep(1.0)
