@@ -21,6 +21,7 @@ from streamer.archive import find
 from streamer.composition import Scorer
 from streamer.config import Config, resolve
 from streamer.grid import Grid
+from streamer.inventory import Stations
 from streamer.outbox import Outbox
 from streamer.scan import scan
 from streamer.scan_piece import PieceScorer
@@ -29,6 +30,7 @@ from streamer.scan_progress import Progress
 from streamer.scan_work import Work
 from streamer.server import Record
 from streamer.source import decode
+from streamer.stages import Unscored
 from streamer.trigger import Thresholds
 
 NOW_NS = 1_800_000_000 * NS
@@ -146,6 +148,27 @@ def outages(chance: np.random.Generator, records: Sequence[Record]) -> dict[str,
 def is_out(record: Record, outages: dict[str, list[tuple[int, int]]]) -> bool:
     mine = [span for name, spans in outages.items() if record.stream_id.startswith(name) for span in spans]
     return any(record.start_ns < end and record.end_ns > start for start, end in mine)
+
+
+def test_an_outage_is_of_the_piece_in_which_data_come_again(
+    tmp_path: Path, config: Config, scorer: Scorer, records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what has data before a piece does not begin in it."""
+    monkeypatch.setattr(streamer.scan_plan, "PIECE_NS", 100 * NS)
+    begin_ns = records[0].start_ns
+    out_ns = begin_ns + 230 * NS, begin_ns + 560 * NS
+    here = [r for r in records if r.stream_id.startswith("XX_S01")]
+    folder = write_files(tmp_path / "archive", [r for r in here if not out_ns[0] < r.end_ns < out_ns[1]])
+    scores = PieceScorer(config, scorer, Stations({}, {}), NOW_NS)
+    found = [scores.score(piece) for piece in plan(find([folder])[0], scorer.grid, 2)]
+    scored = [piece for piece in found if piece is not None]
+    items = [piece.items for piece in scored]
+    before, *within, after = items[2:6]
+    assert not isinstance(items[0][0], Unscored)
+    assert before[-1].k < scored[2].last
+    assert within == [[], []]
+    assert isinstance(after[0], Unscored)
+    assert after[0].first == scored[5].first < after[0].last
 
 
 @pytest.mark.parametrize("looks", [4])
