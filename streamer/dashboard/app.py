@@ -163,8 +163,6 @@ class Api:
                 if message_or_end is None:
                     return
                 yield message_or_end
-        except redis.RedisError:
-            return  # it connects again
         finally:
             self.hub.leave(browser)
 

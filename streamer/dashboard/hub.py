@@ -115,7 +115,7 @@ class Hub:
     # -- browsers --------------------------------------------------------------------------------------------------------------
 
     def join(self, browser: Browser) -> list[str]:
-        """What it is told first; what is new follows in its queue. Raises `redis.RedisError`."""
+        """What it is told first; what is new follows in its queue."""
         with self._lock:
             self._browsers.add(browser)
         first = [event("state", self.state)]
@@ -129,8 +129,10 @@ class Hub:
             self._browsers.discard(browser)
 
     def _look_at(self, subject: str) -> Any:
-        self.client.set(self.keys.viewer(subject), 1, ex=VIEWER_EXPIRES_S)
-        entries: Any = self.client.xrange(self.keys.live_data(subject))
+        entries: Any = []
+        with suppress(redis.RedisError):  # without Redis there are no samples yet, and the state says so
+            self.client.set(self.keys.viewer(subject), 1, ex=VIEWER_EXPIRES_S)
+            entries = self.client.xrange(self.keys.live_data(subject))
         with self._lock:
             self._after.setdefault(subject, entries[-1][0] if entries else "0-0")
         return entries

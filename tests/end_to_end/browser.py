@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -67,9 +66,3 @@ class Dashboard:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-
-
-def picture(name: str) -> Path:
-    """Where a screenshot goes: QUAKE_SCREENSHOTS, which is docs/screenshots where they are to be made anew."""
-    folder = Path(os.environ.get("QUAKE_SCREENSHOTS", os.devnull))
-    return folder / name

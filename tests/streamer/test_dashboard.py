@@ -219,10 +219,14 @@ def test_redis_that_goes_is_told_and_found_again(own_valkey: OwnValkey, monkeypa
     monkeypatch.setattr(hub_module, "RETRY_S", 0.05)
     keys = Keys("{q}")
     with page(own_valkey.url, keys) as made:
-        until(lambda: made.ask("api/state")[1]["redis"])
+        with own_valkey.client() as client:
+            beat(client, keys, {ABC: station()})
+        until(lambda: made.ask("api/state")[1]["stations"])
         own_valkey.stop()
         until(lambda: not made.ask("api/state")[1]["redis"])
         assert made.ask("api/marks")[0] == 503
+        with urllib.request.urlopen(f"{made.address}api/events?station={ABC}", timeout=10) as answer:
+            assert not messages(answer, 1)[0][1]["redis"]
         own_valkey.start()
         with own_valkey.client() as client:
             publish(client, keys, event("e", ABC))

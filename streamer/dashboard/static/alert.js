@@ -73,7 +73,7 @@ function about(alert) {
     ["Decided", `${alert.on_time.slice(11, 21)} UTC`],
     ["Closed", alert.off_time ? `${alert.off_time.slice(11, 21)} UTC` : "not yet"],
     ["Data", alert.complete ? "complete" : "with gaps or missing components"],
-    ["Latency", `data ${alert.latency.data_s.toFixed(1)} s, processing ${alert.latency.processing_s.toFixed(2)} s`],
+    ["Latency", `${alert.mode === "live" ? `data ${alert.latency.data_s.toFixed(1)} s, ` : ""}processing ${alert.latency.processing_s.toFixed(2)} s`],
     ["Model", `${alert.model.name} ${alert.model.version}`],
     ["Model file", alert.model.sha256.slice(0, 16)],
     ["Id", alert.id],

@@ -37,7 +37,8 @@ function row(alert) {
   const more = names.length > SHOWN ? ` +${names.length - SHOWN}` : "";
   const kind = [alert.kind, alert.muted ? "muted" : "", alert.kind === "event" && !alert.marks.length ? "fresh" : ""].join(" ");
   const said = alert.marks.filter((mark) => mark.mark !== "comment").at(-1);
-  const link = make("a", { href: `#/alert/${alert.id}` }, make("span", { class: "year" }, alert.onset.slice(0, 5)), alert.onset.slice(5, 21).replace("T", " "));
+  const link = make("a", { href: `#/alert/${alert.id}` }, make("span", { class: "year" }, alert.onset.slice(0, 5)),
+    alert.onset.slice(5, 19).replace("T", " "), make("span", { class: "tenth" }, alert.onset.slice(19, 21)));
   return make("tr", { class: kind, click: () => { location.hash = `#/alert/${alert.id}`; } },
     make("td", {}, link), make("td", {}, alert.kind), make("td", {}, alert.status + (alert.stale ? ", stale" : "")),
     make("td", {}, names.slice(0, SHOWN).join(" ") + more), make("td", { class: "number" }, alert.probability.toFixed(2)),

@@ -200,7 +200,7 @@ export class Chart {
 
   probability(box) {
     const y = (probability) => box.top + (1 - probability) * (box.height - 4) + 2, { series, from, to, on, off } = this.look;
-    this.say("prob.", 10, box.top + 10, "left", this.colours.text);
+    this.say("prob.", 10, box.top + box.height - 8, "left", this.colours.text);
     for (const value of [0, 1]) this.line(LEFT, y(value), box.right, y(value), this.colours.line);
     for (const [value, dash, name] of [[on, [6, 4], "on"], [off, [2, 3], "off"]]) {
       if (value == null) continue;

@@ -31,7 +31,7 @@ function show() {
   const station = state?.stations[chosen], daemon = state?.daemons[0], span = Number(byId("live-span").value);
   const to = series.end || Date.now() / 1000;
   chart.show({
-    series, from: to - span, to, on: daemon?.on, off: daemon?.off,
+    series: series.end ? series : null, from: to - span, to, on: daemon?.on, off: daemon?.off,
     onsets: onsets.filter((onset) => onset.name === chosen),
     note: series.end ? "" : "Waiting for samples",
   });

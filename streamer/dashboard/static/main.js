@@ -2,7 +2,7 @@
 
 import { refresh } from "./alerts.js";
 import { showAlert } from "./alert.js";
-import { byId, clock, make, setText } from "./dom.js";
+import { byId, make, setText } from "./dom.js";
 import { connect, on } from "./feed.js";
 import { choose, chosenStation } from "./live.js";
 import { showStations } from "./stations.js";
@@ -48,7 +48,10 @@ function pick(name) {
   if (location.hash.startsWith("#/alert")) location.hash = "#/";
 }
 
-setInterval(() => setText(byId("clock"), `${new Date().toISOString().slice(0, 19).replace("T", " ")} UTC`), 1000);
+const tick = () => setText(byId("clock"), `${new Date().toISOString().slice(0, 19).replace("T", " ")} UTC`);
+
+tick();
+setInterval(tick, 1000);
 addEventListener("hashchange", route);
 route();
 connect();
