@@ -48,6 +48,8 @@ check: setup
 	@$(BIN)/python -m quake.schema | diff - docs/reference/alert.schema.json
 	@$(BIN)/python -m trainer.reference | diff - docs/reference/recipe.md
 	@$(BIN)/python -m scripts.reference --check
+	@$(BIN)/python deploy/grafana/night_watch.py | diff - deploy/grafana/dashboards/night-watch.json
+	@scripts/check_deploy
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@$(BIN)/python scripts/audit
 

@@ -64,22 +64,22 @@ def metrics() -> Iterator[str]:
 {WRITTEN}
 
 `GET /metrics` has them in Prometheus' format. What is named `station` is `NET_STA__BAND_SOURCE` (`GE_APE__H_H`), or
-`other` beyond `metrics.max_stations`. A histogram's name has `_bucket`, `_sum` and `_count` behind it. How to watch them:
+`other` beyond `metrics.max_stations`. Those of the process (`process_start_time_seconds` and its kin) are as everywhere. A histogram's name has `_bucket`, `_sum` and `_count` behind it. How to watch them:
 [Prometheus and Grafana](../how-to/prometheus.md).
 
 | name | type | labels | meaning |
 |---|---|---|---|"""
     for collector in made.registry._collector_to_names:
-        yield _metric(collector)
+        if isinstance(collector, MetricWrapperBase):  # the process's own have their names from Prometheus' client
+            yield _metric(collector)
     yield ""
 
 
-def _metric(collector: Any) -> str:
+def _metric(collector: MetricWrapperBase) -> str:
     (family,) = collector.collect()
     suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
     labels = collector._labelnames or (tuple(family.samples[0].labels) if family.type == "info" else ())
     bounds = isinstance(collector, Histogram) and ", ".join(f"{bound:g}" for bound in collector._upper_bounds[:-1])
-    assert isinstance(collector, MetricWrapperBase)
     text = family.documentation + (f". Buckets: {bounds}" if bounds else "")
     return f"| `{family.name}{suffix}` | {family.type} | {_codes(labels)} | {text} |"
 

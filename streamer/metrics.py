@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 from quake.alerts import Alert, ModelIdentity
 from streamer.hooks import Hooks
@@ -34,6 +34,7 @@ class Metrics(Hooks):
 
     def __init__(self, max_stations: int, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # restarts, memory, handles
         self._clock_ns, self._max_stations = clock_ns, max_stations
         self._stations: set[str] = set()
         self._up: set[str] = set()
@@ -100,6 +101,7 @@ class Metrics(Hooks):
         self._alerts = self._counter("alerts_total", "Alert revisions committed", "kind", "status")
         self._published = self._counter("published_total", "Alert revisions offered to Redis, by outcome", "outcome")
         self._failures = self._counter("publish_failures_total", "Failed tries to publish, by cause", "cause")
+        self._heartbeat = self._gauge("heartbeat_timestamp_seconds", "When Redis last took this daemon's heartbeat")
         self._commit_failures = self._counter("commit_failures_total", "Failed tries to write the outbox")
         self._depth = self._gauge("outbox_depth", "Alert revisions not yet published")
         self._outbox_bytes = self._gauge("outbox_bytes", "What the outbox fills of the disk, looked at once an hour")
@@ -241,6 +243,7 @@ class Metrics(Hooks):
 
     def redis_reachable(self, time_ns: int) -> None:
         self.last_redis_s = time.monotonic()
+        self._heartbeat.set(time_ns / NS)
 
     def backlog(self, depth: int, oldest_ns: int | None) -> None:
         self._depth.set(depth)

@@ -68,7 +68,10 @@ PYTHON_ELSEWHERE = {
     "docs/how-to/train.md": "test_training_documents.py",
     "docs/how-to/notify.md": "test_notify_document.py",
 }
-TOML_ELSEWHERE = {"docs/how-to/notify.md": "test_notify_document.py", "docs/reference/augmentation.md": "test_augmentation_reference.py"}
+TOML_ELSEWHERE = {
+    "docs/how-to/notify.md": "test_notify_document.py",
+    "docs/reference/augmentation.md": "test_augmentation_reference.py",
+}
 OTHERS = {
     "export": "the shell's",
     "kill": "the daemon's signal",
