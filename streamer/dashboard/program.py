@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import redis
+
 from quake.alerts import Keys, Mode
 from streamer.config import ConfigError
 from streamer.process import signals
@@ -94,13 +96,17 @@ def write_marks(arguments: argparse.Namespace) -> int:
     from quake.connecting import connect
     from streamer.dashboard.marks import lines, read_all
 
-    with _made(lambda url, _: connect(url, 5.0), arguments) as client:
-        said, _ = read_all(client, Keys.of(Mode(arguments.mode), arguments.prefix))
-    text = "".join(f"{line}\n" for line in lines(said))
-    if arguments.out is None:
-        sys.stdout.write(text)
-    else:
-        arguments.out.write_text(text, encoding="utf-8")
+    try:
+        with _made(lambda url, _: connect(url, 5.0), arguments) as client:
+            said, _ = read_all(client, Keys.of(Mode(arguments.mode), arguments.prefix))
+        text = "".join(f"{line}\n" for line in lines(said))
+        if arguments.out is None:
+            sys.stdout.write(text)
+        else:
+            arguments.out.write_text(text, encoding="utf-8")
+    except (redis.RedisError, OSError) as error:
+        sys.stderr.write(f"quake-streamer: {error}\n")
+        return 1
     return 0
 
 

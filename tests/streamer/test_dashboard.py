@@ -414,6 +414,17 @@ def test_what_cannot_start_says_why(
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [["--redis", "redis://127.0.0.1:1"], ["--out", "/none/marks"]])
+def test_marks_that_cannot_be_had_are_one_line(
+    capsys: pytest.CaptureFixture[str], valkey: Valkey, arguments: list[str]
+) -> None:
+    from streamer.cli import main
+
+    assert main(["marks", "--redis", valkey.url, *arguments]) == 1
+    told = capsys.readouterr()
+    assert (len(told.err.splitlines()), told.out) == (1, "")
+
+
 def test_without_the_extra_it_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

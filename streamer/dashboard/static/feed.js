@@ -4,6 +4,7 @@ import { ask, byId, clock, duration, make } from "./dom.js";
 
 const SILENT_MS = 6000; // states come every two seconds
 const AGAIN_MS = 2000;
+const FIRST_MS = 200; // a token may be wanted
 const FOUND_MS = 8000;
 
 const listeners = new Map();
@@ -40,7 +41,7 @@ export function connect(subject = station) {
   }
   made.addEventListener("error", () => {
     made.close();
-    if (made === source) timer = setTimeout(again, AGAIN_MS);
+    if (made === source) timer = setTimeout(again, state ? AGAIN_MS : FIRST_MS);
   });
 }
 
@@ -86,6 +87,7 @@ function show(banner, text, isFound) {
 
 setInterval(watch, 500);
 
+byId("sign-in").addEventListener("cancel", (pressed) => pressed.preventDefault());
 byId("sign-in").querySelector("form").addEventListener("submit", async (submitted) => {
   submitted.preventDefault();
   const form = submitted.target, told = form.querySelector(".fault");
