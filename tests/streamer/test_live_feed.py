@@ -221,3 +221,23 @@ def test_redis_that_goes_and_comes_back_is_found_again(own_valkey: OwnValkey) ->
         until(lambda: not feed._queue)
         own_valkey.start()
         until(lambda: state(own_valkey, "{q}")["stations"].get(SUBJECT, {}).get("newest_s") == 2)
+
+
+def test_who_looks_gets_the_minutes_before_anew_once_redis_is_back(
+    own_valkey: OwnValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "RETRY_S", 1.0)
+    viewer, data = f"{{q}}:live:viewer:{SUBJECT}", f"{{q}}:live:data:{SUBJECT}"
+    with fed(own_valkey, "{q}") as feed:
+        with own_valkey.client() as client:
+            client.set(viewer, 1)
+            feed.packet(packet("Z", 0, noise(400)))
+            until(lambda: client.xlen(data) == 1)
+        own_valkey.stop()
+        feed.packet(packet("Z", 400, noise(400)))
+        until(lambda: feed._retry_s > time.monotonic())
+        own_valkey.start()
+        with own_valkey.client() as client:
+            client.delete(data)
+            client.set(viewer, 1)
+            until(lambda: client.xlen(data) == 2)
