@@ -1,7 +1,9 @@
 # Two commands are all a newcomer needs:  make demo   make test
 BIN := .venv/bin
+# Not --quiet: it would not count the warnings that are faults here.
+SITE := mkdir -p build; NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict >build/site.log 2>&1 || { cat build/site.log; exit 1; }
 
-.PHONY: help demo test coverage drill fuzz mutate check docs bench models setup clean
+.PHONY: help demo test coverage drill fuzz mutate check docs release-check bench models setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,7 +13,8 @@ help:
 	@echo "make drill   the tests that take long: faults, load, days of data"
 	@echo "make fuzz    random bytes for whatever reads bytes from outside, a minute each"
 	@echo "make mutate  breaks the ring, the cutter, the trigger and the acknowledgement, line by line, in hours"
-	@echo "make check   format, lint, types, import rules, generated files, known vulnerabilities"
+	@echo "make check   format, lint, types, import rules, generated files, links, wheel, known vulnerabilities"
+	@echo "make release-check  wheel and sdist in dist/, tried in a bare environment"
 	@echo "make docs    the documentation as a site in build/site"
 	@echo "make bench   benchmarks"
 	@echo "make models  builds the models again from their recipes, in hours"
@@ -50,12 +53,17 @@ check: setup
 	@$(BIN)/python -m scripts.reference --check
 	@$(BIN)/python deploy/grafana/night_watch.py | diff - deploy/grafana/dashboards/night-watch.json
 	@scripts/check_deploy
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@$(SITE)
+	@$(BIN)/python scripts/release
 	@$(BIN)/python scripts/audit
+
+# Wheel and sdist, tried in an environment of their own;  scripts/release --download  with what pip finds.
+release-check: setup
+	@$(BIN)/python scripts/release
 
 # Searching needs a server:  python3 -m http.server --directory build/site
 docs: setup
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@$(SITE)
 	@echo build/site/index.html
 
 bench: setup

@@ -64,7 +64,8 @@ def metrics() -> Iterator[str]:
 {WRITTEN}
 
 `GET /metrics` has them in Prometheus' format. What is named `station` is `NET_STA__BAND_SOURCE` (`GE_APE__H_H`), or
-`other` beyond `metrics.max_stations`. Those of the process (`process_start_time_seconds` and its kin) are as everywhere. A histogram's name has `_bucket`, `_sum` and `_count` behind it. How to watch them:
+`other` beyond `metrics.max_stations`. Those of the process are
+as everywhere. A histogram's name has `_bucket`, `_sum` and `_count` behind it. How to watch them:
 [Prometheus and Grafana](../how-to/prometheus.md).
 
 | name | type | labels | meaning |
