@@ -52,16 +52,8 @@ class Block:
 
     @property
     def title(self) -> str:
-        """Of a program that stays."""
-        return self._info("title")
-
-    @property
-    def output(self) -> str:
-        """The title of whose output this is."""
-        return self._info("output")
-
-    def _info(self, name: str) -> str:
-        found = re.search(rf'{name}="([^"]*)"', self.info)
+        """Of a program that stays, and of what it says."""
+        found = re.fullmatch(r' title="([^"]*)"', self.info)
         return found[1] if found else ""
 
     def __str__(self) -> str:
@@ -214,7 +206,7 @@ class Session:
         for block in blocks(self._page):
             if block.language in ("toml", "python"):
                 (self._folder / named(block)[0]).write_text(self._ours(block.code))
-            elif block.language == "text" and (said or block.output):
+            elif block.language == "text" and (said or block.title):
                 self._says(block)
             elif block.language == "sh":
                 commands = [line for line in lines(block.code) if line not in skipped]
@@ -252,9 +244,9 @@ class Session:
         """Each line is said; of a program that stays, within a while."""
         wanted = [re.escape(line).replace(r"\.\.\.", ".*") for line in block.code.splitlines()]
         end_s = time.monotonic() + SAYS_S
-        while missing := [line for line in wanted if not re.search(line, self._said(block.output))]:
-            alive = block.output and self._running[block.output].poll() is None and time.monotonic() < end_s
-            assert alive, f"{self._page}: {missing} is not in\n{self._said(block.output)[-3000:]}\n{self._others()}"
+        while missing := [line for line in wanted if not re.search(line, self._said(block.title))]:
+            alive = block.title and self._running[block.title].poll() is None and time.monotonic() < end_s
+            assert alive, f"{self._page}: {missing} is not in\n{self._said(block.title)[-3000:]}\n{self._others()}"
             time.sleep(0.05)
 
     def _said(self, title: str) -> str:

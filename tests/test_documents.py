@@ -89,6 +89,8 @@ COMMANDS = [(page, line) for block in of("sh") for page, line in ((block.page, o
 def test_every_block_is_of_a_language_that_is_run_or_checked() -> None:
     told = {(page, block.language) for page in PAGES for block in blocks(page)}
     assert {language for _, language in told} <= {"sh", "toml", "python", "json", "text", "yaml"}
+    odd = [str(block) for page in PAGES for block in blocks(page) if block.info.strip() and not block.title]
+    assert odd == [], "the site would not take it for code"
     run = {page for page, language in told if language == "sh"}
     assert run == SESSIONS | PARSED.keys(), "a page with commands stands in SESSIONS or PARSED, and no other does"
     python = {page for page, language in told if language == "python"}
