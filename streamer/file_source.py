@@ -22,8 +22,8 @@ from streamer.stages import Cursor, Packet, Refused, Subscribed, station_of
 
 SERVER = "archive"
 """Of the cursors; their numbers count a run's records."""
-INDICES = 16
-"""Files whose records' places are remembered: two days of a station, and more."""
+INDICES = 64
+"""Files whose records' places are remembered, a megabyte each: two days of ten stations."""
 
 Item = Packet | Refused | Subscribed
 Found = tuple[int, str, int, bytes]
@@ -69,6 +69,8 @@ class ArchiveSource(FileSource):
         """What could not be read."""
         self.earlier: set[str] = set()
         """Subjects of records that were passed over."""
+        self.longest_ns = 0
+        """Of a record of the files opened so far."""
 
     def _read(self, parts: Sequence[Part]) -> Iterator[Item]:
         records = merged((part.begins_ns, self._records(part)) for part in parts)
@@ -83,6 +85,7 @@ class ArchiveSource(FileSource):
             self.faults.append(str(error))
             return
         self.faults += index.faults
+        self.longest_ns = max(self.longest_ns, int((index.end_ns - index.start_ns).max()))
         exists = (index.end_ns >= self._begin_ns) & (index.start_ns < self._end_ns)
         wanted = index.end_ns >= self._from_ns
         self.earlier |= {index.names[n].rpartition("_")[0] for n in np.unique(index.name[exists & ~wanted])}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from streamer.stages import Passed, Score, Window
+from streamer.stages import Passed, Score, Unscored, Window
 from streamer.worker import Cut, Decided
 
 NO_SAMPLES = np.zeros((3, 0), np.float32)
@@ -46,8 +46,8 @@ class TwoPasses:
         self._firsts = 0
         self._ahead = reach.release
         """Windows to come that are called for by those before them."""
-        self._samples = 0
-        """Windows to come whose samples are kept."""
+        self._samples = reach.samples + 1
+        """Windows to come whose samples are kept: of a detection that may be open from before."""
 
     @property
     def release(self) -> int:
@@ -86,6 +86,10 @@ class TwoPasses:
     def _called_for(self, answers: Sequence[Decided | None]) -> set[int]:
         """Windows without a score beside one at or above ``off``, and those next to them up to the first that has one: whole
         stretches take fewer batches, and a score too many changes nothing."""
+        if any(
+            isinstance(answer, Unscored) for answer in answers
+        ):  # the model has none: all, rather than count past it
+            return {n for n, answer in enumerate(answers) if answer is None}
         found: set[int] = set()
         hot = [n for n, answer in enumerate(answers) if self._is_hot(answer)]
         for n in hot:
@@ -96,8 +100,13 @@ class TwoPasses:
 
     def _left(self, answers: Sequence[Decided | None]) -> int:
         """Windows to come that are called for."""
-        until = [n + self._reach.release + 1 for n, answer in enumerate(answers) if self._is_hot(answer)]
-        return max(0, *(count - len(answers) for count in (self._ahead, *until[-1:])))
+        left = self._ahead
+        for answer in answers:
+            if self._is_hot(answer):
+                left = self._reach.release
+            elif not isinstance(answer, Unscored):
+                left = max(left - 1, 0)
+        return left
 
     def _is_hot(self, answer: Decided | None) -> bool:
         return isinstance(answer, Score) and answer.probability >= self._reach.off

@@ -66,7 +66,7 @@ class PieceScorer:
         from_ns = max(self._scorer.grid.start_ns(piece.first) - BEFORE_NS, self._begin_ns)
         source = ArchiveSource(piece.parts, self._received_ns, from_ns, self._begin_ns, self._end_ns)
         reading = _Reading(piece, self._scorer.grid, lambda subject: self._row(piece, source, subject))
-        while not reading.is_done and (items := source.take(PACKETS, 0.0)):
+        while not reading.is_done(source.longest_ns) and (items := source.take(PACKETS, 0.0)):
             if stopping():
                 return None
             reading.take(items)
@@ -111,10 +111,10 @@ class _Reading:
         self._time_ns = 0
         self._found = Scored(piece.first, piece.last)
 
-    @property
-    def is_done(self) -> bool:
-        """Nothing that comes now can matter to its windows."""
-        if self._time_ns <= self._ends_ns:
+    def is_done(self, longest_ns: int) -> bool:
+        """Nothing that comes now can matter to its windows. ``longest_ns``: of a record, which comes by its end and may hold the
+        first samples of a station."""
+        if self._time_ns <= self._ends_ns + longest_ns:
             return False
         settled = all(row.station.next_k is None or self._is_settled(row) for row in self._rows.values())
         return settled or self._time_ns > self._ends_ns + AFTER_NS
@@ -150,7 +150,8 @@ class _Reading:
             return None
 
         def count(reason: Unused, samples: int) -> None:
-            if self._counts_ns[0] <= packet.end_ns < self._counts_ns[1]:
+            before = reason is Unused.LATE and packet.start_ns < self._counts_ns[0]  # was of use to the piece before
+            if self._counts_ns[0] <= packet.end_ns < self._counts_ns[1] and not before:
                 self._found.unused[packet.channel, reason] += samples
 
         row.station.insert(packet, count)

@@ -17,8 +17,10 @@ from streamer.grid import Grid
 
 PIECE_NS = 3 * 3_600 * NS
 """About: long against the opening of a day's file, short against a night, and what it comes to fits the memory."""
-BEFORE_NS = 60 * NS
+BEFORE_NS = 120 * NS
 """Read before a piece's first window: a window, the longest filter, and what a detection may be open from."""
+LONGEST_NS = 3_600 * NS
+"""A record that ends after the span's begin may have begun so long before it."""
 AFTER_NS = DAY_NS
 """Read after it at most, for its last windows."""
 
@@ -91,7 +93,7 @@ class _Group:
         """Of the pieces that hold something."""
         found: set[int] = set()
         for part in self._parts:
-            span = (max(part.begins_ns, begin_ns), min(part.ends_ns, end_ns))
+            span = (max(part.begins_ns, begin_ns - LONGEST_NS), min(part.ends_ns, end_ns))
             first, last = (grid.first_at_or_after(time_ns) // windows for time_ns in span)
             found.update(range(first, last + 1))
         return found

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 
 from streamer.composition import load_scorer
@@ -26,6 +28,9 @@ AHEAD = 2
 """Pieces for each process that are given out before they are asked for: what they came to waits in memory."""
 LOOK_S = 0.2
 """How soon a stop is noticed."""
+DIED = (
+    "a process of the scan ended by itself; if it said nothing, memory may have been short: fewer --processes need less"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +75,29 @@ def side_by_side(job: Job, pieces: Iterable[Piece], processes: int, stopping: Ca
         pool = stack.enter_context(ProcessPoolExecutor(processes, context, _begin, (job, stop)))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         stack.callback(stop.set)
-        left, waiting = iter(pieces), deque[Future[Scored | None]]()
-        while True:
-            room = range(processes * AHEAD - len(waiting))
-            waiting += [pool.submit(_score, _portable(piece)) for _, piece in zip(room, left, strict=False)]
-            scored = _answer(waiting.popleft(), stopping) if waiting else None
-            if scored is None:
-                return
-            yield scored
+        try:
+            yield from _answers(pool, iter(pieces), processes * AHEAD, stopping)
+        except BrokenProcessPool as error:
+            raise ProcessDiedError(DIED) from error
+
+
+def _answers(
+    pool: ProcessPoolExecutor, pieces: Iterator[Piece], ahead: int, stopping: Callable[[], bool]
+) -> Iterator[Scored]:
+    waiting = deque[Future[Scored | None]]()
+    while True:
+        room = range(ahead - len(waiting))
+        waiting += [pool.submit(_score, _portable(piece)) for _, piece in zip(room, pieces, strict=False)]
+        scored = _answer(waiting.popleft(), stopping) if waiting else None
+        if scored is None:
+            return
+        yield scored
 
 
 def _answer(future: Future[Scored | None], stopping: Callable[[], bool]) -> Scored | None:
     while not stopping():
-        try:
-            return future.result(LOOK_S)
-        except TimeoutError:
-            continue
-        except BrokenProcessPool as error:
-            raise ProcessDiedError(
-                "a process of the scan died; where memory was short, fewer --processes need less"
-            ) from error
+        if wait([future], LOOK_S).done:
+            return future.result()
     return None
 
 
@@ -103,11 +111,19 @@ _stop: Event
 
 
 def _begin(job: Job, stop: Event) -> None:
-    """In a new process, which Ctrl-C reaches too: its parent tells it to stop."""
+    """In a new process, which Ctrl-C reaches too: its parent tells it to stop, and takes it along however it ends."""
     global _scorer, _stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _scorer, _stop = job.scorer(), stop
+
+
+def _end_with(parent: BaseProcess | None) -> None:
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _score(piece: Piece) -> Scored | None:

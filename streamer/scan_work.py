@@ -18,14 +18,14 @@ from streamer.outbox import Outbox
 from streamer.pipeline import EXPECTED
 from streamer.scan import offline
 from streamer.scan_merge import Merge
-from streamer.scan_piece import PieceScorer, Scored
+from streamer.scan_piece import PieceScorer, Scored, newest
 from streamer.scan_plan import Piece, plan
 from streamer.scan_pool import Job, ProcessDiedError, in_turn, side_by_side
 from streamer.scan_progress import Progress
 from streamer.seldom import Seldom
 
 DECIDED = "scanned"
-"""In the outbox: the last window of the newest pieces that are decided to their end."""
+"""In the outbox: the newest window that was decided."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Work:
             for items in merge.slices(group):
                 pipeline.take(items)
             pipeline.settle()
-            self.outbox.set(DECIDED, str(group[0].last))
+            self._remember(group)
             self._note(group, progress)
         if progress.left:
             return False
@@ -74,10 +74,16 @@ class Work:
 
     def _left(self) -> list[Piece]:
         """Those that an earlier run has not decided to their end."""
-        decided = int(self.outbox.get(DECIDED) or -1)
+        decided = self.outbox.get(DECIDED)
         every = self.scorer.thresholds.in_a_row
         pieces = plan(self.parts, self.scorer.grid, every, self.begin_ns, self.end_ns)
-        return [piece for piece in pieces if piece.last > decided]
+        return [piece for piece in pieces if decided is None or piece.last > int(decided)]
+
+    def _remember(self, group: Iterable[Scored]) -> None:
+        """As far as there were data: an archive may grow, and what lies after them is looked at again then."""
+        newest_k = max((newest(item) for piece in group for item in piece.items), default=None)
+        if newest_k is not None:
+            self.outbox.set(DECIDED, str(newest_k))
 
     def _scored(self, pieces: list[Piece], processes: int, stopping: Callable[[], bool]) -> Iterator[Scored]:
         pinned = self.config.model.model_copy(update={"sha256": self.scorer.identity.sha256})  # was tried here

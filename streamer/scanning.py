@@ -47,7 +47,7 @@ def run(
     tell: Callable[[Alert], None] = lambda alert: None,
 ) -> Scanned:
     """``state``: a folder that remembers; ``outputs``: of `results.WRITERS`, and where to; ``processes``: as many as there
-    are cores if not given. Raises `ConfigError`."""
+    are cores if not given, one on a GPU. Raises `ConfigError`."""
     _check_outputs(outputs)
     try:
         parts, faults = find(paths, begin_ns, end_ns)
@@ -62,7 +62,7 @@ def run(
         _require_same(outbox, scorer, config, paths, begin_ns, end_ns)
         work = Work(config, scorer, outbox, tuple(parts), begin_ns, end_ns)
         progress = stack.enter_context(Progress(tell, make_bar()))
-        finished = work.run(processes or cores(), progress, lambda: asked.stop)
+        finished = work.run(processes or (cores() if scorer.model.device == "cpu" else 1), progress, lambda: asked.stop)
         alerts = tuple(outbox.alerts())
     for name, path in outputs.items() if finished else ():
         results.WRITERS[name](results.newest(alerts), path)

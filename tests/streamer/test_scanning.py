@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -9,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import obspy
 import pytest
 from made_archive import quarter_hour, write_sds
 from made_scorer import SERVERS, loud_scorer
 
 import streamer.archive
+import streamer.scan_piece
 import streamer.scan_plan
 from quake.alerts import Alert, Kind, Mode
 from quake.times import NS
 from streamer.archive import find
 from streamer.composition import Scorer
 from streamer.config import Config, resolve
+from streamer.file_source import ArchiveSource
 from streamer.grid import Grid
 from streamer.inventory import Stations
 from streamer.outbox import Outbox
@@ -30,7 +34,7 @@ from streamer.scan_progress import Progress
 from streamer.scan_work import Work
 from streamer.server import Record
 from streamer.source import decode
-from streamer.stages import Unscored
+from streamer.stages import Packet, Unscored
 from streamer.trigger import Thresholds
 
 NOW_NS = 1_800_000_000 * NS
@@ -171,6 +175,49 @@ def test_an_outage_is_of_the_piece_in_which_data_come_again(
     assert after[0].first == scored[5].first < after[0].last
 
 
+def test_a_station_of_long_records_that_begins_at_a_piece_s_end(
+    tmp_path: Path, config: Config, scorer: Scorer, records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one file with others of short ones: its first record comes long after all else of the piece."""
+    monkeypatch.setattr(streamer.scan_piece, "PACKETS", 2)
+    monkeypatch.setattr(streamer.scan_plan, "PIECE_NS", 100 * NS)
+    edge_ns = -(-records[0].start_ns // (100 * NS)) * 100 * NS + 200 * NS
+    late = [r for r in records if r.stream_id.startswith("XX_S01") and r.start_ns > edge_ns - 40 * NS]
+    short = [r for r in records if r.stream_id.startswith("XX_S02")]
+    file = tmp_path / "both.mseed"
+    file.write_bytes(in_records_of(late, 4096) + in_records_of(short, 256))
+    parts, _ = find([file])
+    items = ArchiveSource(parts, NOW_NS).take(10**6, 0.0)
+    assert max(i.end_ns - i.start_ns for i in items if isinstance(i, Packet)) > 100 * NS
+    assert scanned(config, scorer, file, tmp_path / "state")
+    alerts = scan(config, scorer, items)
+    assert told(alerts_of(tmp_path / "state")) == told(alerts)
+    assert [a.unused for a in alerts_of(tmp_path / "state")] == [a.unused for a in alerts]
+
+
+def in_records_of(records: Sequence[Record], length: int) -> bytes:
+    """The same samples, so many bytes a record."""
+    content = io.BytesIO()
+    stream = obspy.read(io.BytesIO(b"".join(r.data for r in records))).merge()
+    stream.write(content, format="MSEED", reclen=length)
+    return content.getvalue()
+
+
+def test_an_archive_that_has_grown_is_gone_on_with(
+    tmp_path: Path, config: Config, scorer: Scorer, records: list[Record], expected: list[Alert]
+) -> None:
+    folder, state = write_files(tmp_path / "archive", records[: len(records) // 2]), tmp_path / "state"
+    assert scanned(config, scorer, folder, state)
+    half = alerts_of(state)
+    for record in records[len(records) // 2 :]:
+        with (folder / f"{record.stream_id[:6]}.mseed").open("ab") as file:
+            file.write(record.data)
+    assert scanned(config, scorer, folder, state)
+    detections = {alert.id for alert in expected if alert.kind is Kind.DETECTION}
+    assert {alert.id for alert in half if alert.kind is Kind.DETECTION} < detections
+    assert {alert.id for alert in alerts_of(state) if alert.kind is Kind.DETECTION} == detections
+
+
 @pytest.mark.parametrize("looks", [4])
 def test_a_scan_that_is_stopped_again_and_again_gives_the_same(
     tmp_path: Path,
@@ -216,7 +263,7 @@ def test_what_was_decided_is_not_scored_again(
     first, pieces[:] = len(pieces), []
     assert first > 8
     assert scanned(config, scorer, folder, state)
-    assert not pieces
+    assert len({piece.first for piece in pieces}) == 1  # the one in which the data end: there may be more by now
 
 
 def test_a_station_alone_is_a_group_and_one_file_keeps_its_stations_together(
