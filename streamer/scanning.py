@@ -12,7 +12,7 @@ from pathlib import Path
 
 from quake.alerts import Alert
 from streamer import results
-from streamer.archive import END_NS, find
+from streamer.archive import END_NS, Part, find
 from streamer.composition import Scorer, load_scorer
 from streamer.config import Config, ConfigError
 from streamer.outbox import Outbox, OutboxError
@@ -21,6 +21,8 @@ from streamer.scan_pool import cores
 from streamer.scan_progress import Progress, make_bar
 from streamer.scan_work import Work
 
+SMALL_BYTES = 10_000_000
+"""Some nine hours of a station: half a minute's work."""
 MOST_TOLD = 10
 """Files that could not be read, by name."""
 
@@ -47,7 +49,7 @@ def run(
     tell: Callable[[Alert], None] = lambda alert: None,
 ) -> Scanned:
     """``state``: a folder that remembers; ``outputs``: of `results.WRITERS`, and where to; ``processes``: as many as there
-    are cores if not given, one on a GPU. Raises `ConfigError`."""
+    are cores if not given, one on a GPU and for a small archive. Raises `ConfigError`."""
     _check_outputs(outputs)
     try:
         parts, faults = find(paths, begin_ns, end_ns)
@@ -62,11 +64,17 @@ def run(
         _require_same(outbox, scorer, config, paths, begin_ns, end_ns)
         work = Work(config, scorer, outbox, tuple(parts), begin_ns, end_ns)
         progress = stack.enter_context(Progress(tell, make_bar()))
-        finished = work.run(processes or (cores() if scorer.model.device == "cpu" else 1), progress, lambda: asked.stop)
+        finished = work.run(processes or _processes(scorer, parts), progress, lambda: asked.stop)
         alerts = tuple(outbox.alerts())
     for name, path in outputs.items() if finished else ():
         results.WRITERS[name](results.newest(alerts), path)
     return Scanned(alerts, (*faults, *work.faults), not finished)
+
+
+def _processes(scorer: Scorer, parts: Sequence[Part]) -> int:
+    """As many as there are cores; one on a GPU, and where reading the archive takes no longer than starting another."""
+    is_small = sum(part.size for part in parts) < SMALL_BYTES
+    return 1 if is_small or scorer.model.device != "cpu" else cores()
 
 
 def shortened(faults: Sequence[str]) -> list[str]:

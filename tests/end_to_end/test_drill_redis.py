@@ -32,6 +32,12 @@ RIGHTS = (
 """All that the daemon asks of Redis."""
 
 
+@pytest.fixture(autouse=True)
+def _without_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies count what the publisher sends, and the web page's part of the daemon sends too."""
+    monkeypatch.setenv("QUAKE_LIVE__ENABLED", "false")
+
+
 @contextmanager
 def playing(place: Place, url: str, records: list[Record], *, speed: float = 0.0, top: str = "") -> Iterator[Life]:
     with (

@@ -26,6 +26,12 @@ from streamer.server import Record, ReplayServer
 FAILPOINT_DAEMON = (sys.executable, str(Path(__file__).with_name("failpoint_daemon.py")))
 
 
+@pytest.fixture(autouse=True)
+def _without_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies count what the publisher sends, and the web page's part of the daemon sends too."""
+    monkeypatch.setenv("QUAKE_LIVE__ENABLED", "false")
+
+
 def finish(place: Place, life: Life, records: list[Record]) -> list[Alert]:
     with life:
         life.wait_newest(ends(records), 120.0)

@@ -41,7 +41,18 @@ def test_an_archive_gives_what_the_daemon_gives(
     archive: Path, config: Path, undisturbed: list[Alert], tmp_path: Path
 ) -> None:
     """Stopped by Ctrl-C on the way; the same command then goes on, and what it writes holds all of it."""
-    command = [archive, "--config", config, "--json", "--state", tmp_path / "scan", "--csv", tmp_path / "alerts.csv"]
+    command = [
+        archive,
+        "--config",
+        config,
+        "--json",
+        "--state",
+        tmp_path / "scan",
+        "--csv",
+        tmp_path / "alerts.csv",
+        "--processes",
+        2,
+    ]
     lines = tmp_path / "first.json"
     with lines.open("w") as out:
         first = subprocess.Popen([*SCAN, *map(str, command)], stdout=out, stderr=subprocess.PIPE, text=True)
