@@ -108,6 +108,7 @@ def test_each_panel_has_its_fault() -> None:
     assert set(panels()) == {RULES, *(title for fault in faults for title in fault)}
 
 
+@pytest.mark.drill
 def test_panels_move_when_something_breaks(place: Place, own_valkey: OwnValkey) -> None:
     records = network(4, (int(time.time()) - AGO_S) * NS, SECONDS, EVENTS_S, FILL)
     with ReplayServer(records, speed=SPEED) as server, watched(place, server, own_valkey.url) as (prometheus, start):
