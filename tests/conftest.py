@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,3 +32,15 @@ def own_valkey(tmp_path: Path) -> Iterator[OwnValkey]:
     own = OwnValkey(tmp_path / "valkey")
     yield own
     own.stop()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command's ``main`` sets up logging onto a stream that pytest closes after the test; the next test would log there."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler and handler not in handlers:
+            root.removeHandler(handler)
+    root.setLevel(level)

@@ -200,7 +200,8 @@ def test_it_refuses_to_write(place: Place, demo_records: list[Record], undisturb
                 proxy.hold_after(5)
                 admin.execute_command(*end.split())
                 flows[fault] = seconds_until("alerts flow", lambda n=before: count(place) > n)
-            proxy.go_on()
+            proxy.hold_no_more()
+            wait_decided(life, undisturbed)
             all_there(place, undisturbed)
             finish(place, life, undisturbed, listener)
             for fault, flow_s in flows.items():
