@@ -50,7 +50,7 @@ def live(
     [
         pytest.param(1.0, 20.0, NONE, id="full", marks=pytest.mark.drill),
         pytest.param(0.25, 20.0, NONE, id="quarter", marks=pytest.mark.drill),
-        pytest.param(1.0, 20.0, ROUGH, id="full-shuffled-repeated"),
+        pytest.param(1.0, 20.0, ROUGH, id="full-shuffled-repeated", marks=pytest.mark.drill),
         pytest.param(0.25, 0.0, ROUGH, id="quarter-shuffled-repeated-fast"),
     ],
 )

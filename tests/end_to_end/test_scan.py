@@ -6,7 +6,6 @@ import csv
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from daemon_harness import Place, revisions, wait_for
 from made_archive import write_sds
 
 from quake.alerts import Alert
+from streamer.cli import main
 from streamer.server import Record
 
 SCAN = (sys.executable, "-m", "streamer", "scan")
@@ -84,13 +84,13 @@ def test_an_archive_gives_what_the_daemon_gives(
         ([__file__, "--csv", "/nowhere/alerts.csv"], "--csv: no such folder: /nowhere"),
     ],
 )
-def test_wrong_input_is_told_in_a_line(arguments: list[object], told: str) -> None:
-    begun_s = time.monotonic()
-    found = run(*arguments)
-    assert found.returncode == 2
-    assert told in found.stderr
-    assert "Traceback" not in found.stderr
-    assert time.monotonic() - begun_s < 60.0
+def test_wrong_input_is_told_in_a_line(arguments: list[object], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code: int | str | None = main(["scan", *map(str, arguments)])
+    except SystemExit as ended:  # argparse's way
+        code = ended.code
+    assert code == 2
+    assert told in capsys.readouterr().err
 
 
 def test_time_without_recordings(archive: Path) -> None:

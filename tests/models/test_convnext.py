@@ -71,7 +71,7 @@ def layer_scales(network: ConvNeXtMultiTask) -> list[Tensor]:
     return [tensor for key, tensor in state.items() if key.endswith((".layer_scale", ".gamma"))]
 
 
-LARGEST = (ConvNeXtVariant.LARGE, ConvNeXtVariant.XLARGE)
+LARGEST = (ConvNeXtVariant.BASE, ConvNeXtVariant.LARGE, ConvNeXtVariant.XLARGE)
 
 
 @pytest.mark.parametrize(

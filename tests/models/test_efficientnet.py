@@ -26,7 +26,12 @@ TABLE: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
 """Channels of every stage, layers of those between the first and the last, and how often each has halved the image."""
 
 
-@pytest.mark.parametrize("backbone", list(EfficientNetBackbone))
+LARGEST = (EfficientNetBackbone.B4, EfficientNetBackbone.V2_M)
+
+
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(b, marks=pytest.mark.drill) if b in LARGEST else b for b in EfficientNetBackbone]
+)
 def test_every_backbone_has_the_documents_shapes_and_learns(backbone: EfficientNetBackbone) -> None:
     channels, layers, halvings = TABLE[backbone.name]
     made = EfficientNet(backbone, pretrained=False)

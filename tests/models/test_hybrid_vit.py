@@ -46,8 +46,17 @@ def shapes_of(network: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-@pytest.mark.parametrize("depth", [4, None])
-@pytest.mark.parametrize("backbone", list(Backbone))
+WHOLE = (Backbone.SMALL, Backbone.BASE, Backbone.DEIT_SMALL)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "depth"),
+    [
+        pytest.param(backbone, depth, marks=[pytest.mark.drill] if depth is None and backbone in WHOLE else [])
+        for backbone in Backbone
+        for depth in (4, None)
+    ],
+)
 def test_every_backbone_has_the_documents_shapes_and_learns(backbone: Backbone, depth: int | None) -> None:
     made = HybridViT(backbone, depth=depth, pretrained=False)
     width, heads = WIDTHS[backbone]

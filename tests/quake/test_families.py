@@ -139,8 +139,13 @@ def test_compiles_and_comes_back(make: Callable[[], nn.Module], task: dict[str, 
     ("make", "task"),
     [
         pytest.param(partial(HybridViT, pretrained=False), DETECTOR, id="HybridViT"),
-        pytest.param(partial(EfficientNet, pretrained=False), DETECTOR, id="EfficientNet"),
-        pytest.param(partial(ConvNeXtMultiTask, "tiny", pretrained=False), CHARACTERISER, id="torchvision-ConvNeXt"),
+        pytest.param(partial(EfficientNet, pretrained=False), DETECTOR, id="EfficientNet", marks=pytest.mark.drill),
+        pytest.param(
+            partial(ConvNeXtMultiTask, "tiny", pretrained=False),
+            CHARACTERISER,
+            id="torchvision-ConvNeXt",
+            marks=pytest.mark.drill,
+        ),
         pytest.param(partial(ConvNeXtMultiTask, "atto", pretrained=False), CHARACTERISER, id="timm-ConvNeXt"),
     ],
 )
