@@ -12,15 +12,21 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quake.alerts import Keys, Kind, Mode
 from quake.times import NS
 from quake.versions import Versions
 from streamer import outbox, results
 from streamer.archive import END_NS
-from streamer.config import CONFIGURATION_VERSION, ConfigError, load, printable, redacted, redis_url
+from streamer.config import CONFIGURATION_VERSION, Config, ConfigError, load, printable, redacted, redis_url
 from streamer.dashboard import program as dashboard
+from streamer.init import program as init
 from streamer.server import program as replay
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+    from streamer.composition import Watch
 
 NO_SERVER = {"source": [{"servers": ["seedlink://none"], "select": ["*.*"]}]}
 """A scan without a configuration reads files alone."""
@@ -74,7 +80,19 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"thresholds {scorer.thresholds}")
     print(operation)
     print(f"characteriser {watch.characteriser or 'switched off'}")
-    return 0
+    return 0 if arguments.flow is None else _flow(config, watch, arguments)
+
+
+def _flow(config: Config, watch: Watch, arguments: argparse.Namespace) -> int:
+    from streamer import flow
+
+    if arguments.log_level != "debug":
+        logging.getLogger("streamer.source").setLevel(logging.ERROR)  # the lines below say why
+    print(f"listening, {arguments.flow:g} s at most", flush=True)
+    lines = flow.check(config, watch.scorer.grid, arguments.flow)
+    for is_right, text in lines:
+        print(f"{'ok   ' if is_right else 'FAULT'} {text}")
+    return 0 if all(is_right for is_right, _ in lines) else 1
 
 
 def _watch(arguments: argparse.Namespace) -> int:
@@ -110,6 +128,12 @@ def _speed(text: str) -> float:
     if not (0 < (speed := float(text)) < 1e6):
         raise argparse.ArgumentTypeError("more than 0")
     return speed
+
+
+def _seconds(text: str) -> float:
+    if not (0 < (seconds := float(text)) <= 86_400):
+        raise argparse.ArgumentTypeError("more than 0, a day at most")
+    return seconds
 
 
 def _count(text: str) -> int:
@@ -169,6 +193,26 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo.run(arguments.out, arguments.speed)
 
 
+def _first_steps(verbs: Verbs, common: argparse.ArgumentParser) -> None:
+    start = verbs.add_parser(
+        "init", parents=[common], help="write a configuration for stations of your own, from what their server lists"
+    )
+    init.configure(start)
+    start.set_defaults(function=init.run)
+
+    check = verbs.add_parser(
+        "check", parents=[common], help="print the configuration as resolved, and every fault in it"
+    )
+    check.add_argument("config", type=Path)
+    check.add_argument(
+        "--flow",
+        type=_seconds,
+        metavar="SECONDS",
+        help="listen to the servers, at most so long, and say of each station and component whether packets come",
+    )
+    check.set_defaults(function=_check)
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="quake-streamer", description="Watches seismic stations and publishes earthquake alerts."
@@ -181,15 +225,11 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--log-json", action="store_true", help="one JSON object a line")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
+    _first_steps(verbs, common)
+
     run = verbs.add_parser("run", parents=[common], help="watch the stations of a configuration")
     run.add_argument("config", type=Path)
     run.set_defaults(function=_run)
-
-    check = verbs.add_parser(
-        "check", parents=[common], help="print the configuration as resolved, and every fault in it"
-    )
-    check.add_argument("config", type=Path)
-    check.set_defaults(function=_check)
 
     watch = verbs.add_parser("watch", parents=[common], help="print alerts as they arrive")
     watch.add_argument(
