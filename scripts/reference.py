@@ -28,6 +28,7 @@ from quake.alerts import Alert, ModelIdentity
 from quake.times import format_ns
 from streamer.cli import parser as streamer_parser
 from streamer.config import CONFIGURATION_VERSION, Config
+from streamer.grid import Grid
 from streamer.metrics import Metrics
 from trainer.cli import parser as trainer_parser
 from trainer.reference import kind, parts
@@ -56,7 +57,7 @@ for each a variable with `_FILE` behind its name names a file that holds the val
 
 def metrics() -> Iterator[str]:
     made = Metrics(max_stations=1)
-    made.began(ModelIdentity(name="", version="", sha256=""))
+    made.began(ModelIdentity(name="", version="", sha256=""), Grid(1, 1, 1), dict)
     made.describe({"version": ""})
     yield f"""\
 # Metrics

@@ -60,8 +60,11 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from streamer import daemon
+    from streamer.terminal import watching
 
-    return daemon.run(load(arguments.config), reread=lambda: load(arguments.config))
+    config = load(arguments.config)
+    with watching(config, is_wanted=not arguments.log_json) as hooks:
+        return daemon.run(config, hooks, reread=lambda: load(arguments.config))
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -86,10 +89,11 @@ def _check(arguments: argparse.Namespace) -> int:
 def _flow(config: Config, watch: Watch, arguments: argparse.Namespace) -> int:
     from streamer import flow
 
-    if arguments.log_level != "debug":
-        logging.getLogger("streamer.source").setLevel(logging.ERROR)  # the lines below say why
     print(f"listening, {arguments.flow:g} s at most", flush=True)
+    told = logging.getLogger("streamer.source")
+    told.setLevel(logging.NOTSET if arguments.log_level == "debug" else logging.ERROR)  # the lines below say why
     lines = flow.check(config, watch.scorer.grid, arguments.flow)
+    told.setLevel(logging.NOTSET)
     for is_right, text in lines:
         print(f"{'ok   ' if is_right else 'FAULT'} {text}")
     return 0 if all(is_right for is_right, _ in lines) else 1
@@ -97,6 +101,7 @@ def _flow(config: Config, watch: Watch, arguments: argparse.Namespace) -> int:
 
 def _watch(arguments: argparse.Namespace) -> int:
     from quake.alerts import AlertSubscriber, HeartbeatLostError
+    from streamer.terminal import telling
 
     kinds = (Kind.EVENT, Kind.DETECTION) if arguments.detections else (Kind.EVENT,)
     keys = Keys.of(Mode(arguments.mode), arguments.prefix)
@@ -108,8 +113,9 @@ def _watch(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--redis: {error}") from error
     with make as subscriber:
         try:
-            for alert in subscriber:
-                print(alert.model_dump_json() if arguments.json else alert.summary(), flush=True)
+            with telling(url, keys, is_wanted=not arguments.json) as tell:
+                for alert in subscriber:
+                    tell(alert.model_dump_json() if arguments.json else alert.summary())
         except KeyboardInterrupt:
             return 0
         except HeartbeatLostError as error:
@@ -222,16 +228,20 @@ def parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
-    common.add_argument("--log-json", action="store_true", help="one JSON object a line")
+    common.add_argument("--log-json", action="store_true", help="one JSON object a line; no table")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     _first_steps(verbs, common)
 
-    run = verbs.add_parser("run", parents=[common], help="watch the stations of a configuration")
+    run = verbs.add_parser(
+        "run", parents=[common], help="watch the stations of a configuration; at a terminal with a table of them"
+    )
     run.add_argument("config", type=Path)
     run.set_defaults(function=_run)
 
-    watch = verbs.add_parser("watch", parents=[common], help="print alerts as they arrive")
+    watch = verbs.add_parser(
+        "watch", parents=[common], help="print alerts as they arrive; at a terminal with a table of the stations"
+    )
     watch.add_argument(
         "--redis", help="URL; if not given that of QUAKE_REDIS_URL, or of the file QUAKE_REDIS_URL_FILE names"
     )
@@ -242,7 +252,7 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument(
         "--heartbeat-s", type=float, default=20.0, help="exit 1 once no daemon has beaten for this long; 0: never"
     )
-    watch.add_argument("--json", action="store_true")
+    watch.add_argument("--json", action="store_true", help="one JSON object a line; no table")
     watch.set_defaults(function=_watch)
 
     scan = verbs.add_parser("scan", parents=[common], help="the alerts of recordings and archives, without a network")

@@ -79,7 +79,7 @@ class Daemon:
         hooks = Fan([self._hooks, feed]) if feed else self._hooks
         saved = self._outbox.load(watch.scorer.fingerprint)
         receiving, publishing = source(watch.config, saved, hooks), self._publish(watch)
-        hooks.began(watch.scorer.identity)
+        hooks.began(watch.scorer.identity, watch.scorer.grid, receiving.expected)
         pipeline = compose(
             watch.config,
             watch.scorer,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from quake.alerts import Alert, ModelIdentity
+from streamer.grid import Grid
 from streamer.stages import Detection, Packet, Refused, Score, Unscored, Unused
 
 
@@ -77,8 +78,9 @@ class Hooks:
     def outbox_size(self, used_bytes: int) -> None:
         """What the outbox fills, once an hour. Publisher's thread."""
 
-    def began(self, model: ModelIdentity) -> None:
-        """The stages were made, at the start or anew: what was said of stations and servers before holds no longer."""
+    def began(self, model: ModelIdentity, grid: Grid, expected: Callable[[], Mapping[str, object]]) -> None:
+        """The stages were made, at the start or anew: what was said of stations and servers before holds no longer.
+        ``expected``: the subjects that are known to come, whenever it is asked."""
 
     def reloaded(self, outcome: str) -> None:
         """Another configuration was taken (``done``) or not (``refused``). The latter from a thread of its own."""

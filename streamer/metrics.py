@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 from quake.alerts import Alert, ModelIdentity
+from streamer.grid import Grid
 from streamer.hooks import Hooks
 from streamer.stages import NS, Detection, Packet, Refused, Score, Unscored, Unused
 
@@ -130,7 +131,7 @@ class Metrics(Hooks):
     def describe(self, build: Mapping[str, str]) -> None:
         self._build.info(dict(build))
 
-    def began(self, model: ModelIdentity) -> None:
+    def began(self, model: ModelIdentity, grid: Grid, expected: Callable[[], Mapping[str, object]]) -> None:
         """Series of stations that are no longer watched would stand still, and look like an outage."""
         self._info.info(model.model_dump())
         for gauge in (self._newest, self._latency, self._decided, self._fill):

@@ -70,11 +70,16 @@ class View:
         self.fresh: dict[str, list[tuple[str, Any]]] = {}
         """Subject -> what came since it was taken last, as (field, content)."""
 
-    def packet(self, packet: Packet) -> None:
+    def came(self, packet: Packet) -> Sight:
+        """Of whatever is in it."""
         sight = self._sight(packet.subject)
         if packet.cursor is not None:
             sight.server = packet.cursor.server
         sight.changed_s = self.now_s
+        return sight
+
+    def packet(self, packet: Packet) -> None:
+        sight = self.came(packet)
         piece = sight.decimators.setdefault(packet.component, Decimator()).push(packet)
         if piece is not None:
             sight.pieces.append(piece)

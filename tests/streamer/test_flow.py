@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import obspy
 import pytest
 
-from streamer import flow
+from streamer import cli, flow
 from streamer.config import Config, resolve
 from streamer.grid import Grid
 from streamer.server import Record, ReplayServer
@@ -87,3 +89,17 @@ def test_a_selection_that_means_nothing() -> None:
     with ReplayServer(records("XX.ABC..HHZ")) as server:
         (line,) = faults(flow.check(config(server.address, "XX.NEW"), GRID, 0.5))
     assert "not connected: empty: none of 1 stations matches the selection" in line
+
+
+def test_what_the_verb_prints_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = argparse.Namespace(flow=10.0, log_level="info")
+    watch = SimpleNamespace(scorer=SimpleNamespace(grid=GRID))
+    with ReplayServer(records("XX.ABC..HHZ"), speed=0) as server:
+        assert cli._flow(config(server.address, "XX.ABC"), watch, asked) == 0  # type: ignore[arg-type]
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "listening, 10 s at most"
+    assert told[1:] == [f"ok    {server.address}: connected, 1 station(s)", told[2]]
+    assert told[2].startswith("ok    XX.ABC..HHZ: 100 Hz, latency ")
+    asked.flow = 0.5
+    assert cli._flow(config(server.address, "XX.ABC"), watch, asked) == 1  # type: ignore[arg-type]
+    assert f"FAULT {server.address}: not connected: " in capsys.readouterr().out
