@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from obspy import Inventory, UTCDateTime
 from obspy.clients.fdsn import Client
-from obspy.clients.fdsn.header import FDSNException
 
 from streamer.source.address import Address
 from streamer.source.listing import Listing, ListingError
@@ -47,6 +46,6 @@ def inventory(service: str, rows: Iterable[tuple[str, str, str, str]], level: st
     try:
         client = Client(service, timeout=SERVICE_S, _discover_services=False)
         return client.get_stations_bulk([(*row, now - DAY_S, now) for row in rows], level=level)
-    except (FDSNException, OSError, ValueError) as error:
+    except Exception as error:  # besides its own, ObsPy raises whatever reading an answer does
         told = str(error).strip().splitlines() or [type(error).__name__]
         raise AskError(f"--fdsn {service}: {told[0]}") from error

@@ -214,6 +214,8 @@ def test_nobody_chooses_among_many(tmp_path: Path, capsys: pytest.CaptureFixture
 
 class Service(BaseHTTPRequestHandler):
     asked: ClassVar[list[str]] = []
+    answer: ClassVar[bytes | None] = None
+    """Instead of StationXML."""
 
     def do_POST(self) -> None:
         Service.asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
@@ -221,10 +223,11 @@ class Service(BaseHTTPRequestHandler):
         stations = [Station("UH1", 48.0, 11.5, 500.0, channels=[channel]), Station("UH3", 60.0, 11.5, 500.0)]
         body = BytesIO()
         Inventory([Network("BW", stations)], source="test").write(body, format="STATIONXML")
+        answer = Service.answer or body.getvalue()
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body.getvalue())))
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(body.getvalue())
+        self.wfile.write(answer)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nobody reads it."""
@@ -253,6 +256,18 @@ def test_a_region_by_an_fdsn_service_then_by_the_file_it_gave(server: str, servi
     assert path.read_text() == before
     path.unlink()
     assert main(["init", str(path), *region, "--fdsn", service]) == 2, "the inventory is there already"
+
+
+def test_an_fdsn_service_that_answers_nonsense(
+    server: str, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Service, "answer", b"<html>sign in</html>")
+    arguments = ["init", str(tmp_path / "quake.toml"), "--server", server, "--station", "BW.UH1", "--fdsn", service]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"quake-streamer: --fdsn {service}: ")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- at a terminal -----------------------------------------------------------------------------------------------------
