@@ -206,10 +206,11 @@ def test_a_table_that_fails_is_given_up_and_no_line_is_lost(terminal: Terminal) 
 
     with open(terminal.follower, "w", closefd=False) as stream:
         logging.getLogger().addHandler(logging.StreamHandler(stream))
-        with Screen(stream, fail):
+        with Screen(stream, fail) as standing:
             terminal.wait(lambda text: "ValueError: no table" in text)
             logging.warning("still told")
-            terminal.wait(lambda text: text.endswith("still told"))
+            standing.say("an alert")
+            terminal.wait(lambda text: text.endswith("still told\nan alert"))
 
 
 def test_a_process_that_is_about_to_end_leaves_everything_written(terminal: Terminal) -> None:
