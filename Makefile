@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Not --quiet: it would not count the warnings that are faults here.
 SITE := mkdir -p build; NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict >build/site.log 2>&1 || { cat build/site.log; exit 1; }
 
-.PHONY: help demo test coverage drill fuzz mutate check docs release-check bench models setup clean
+.PHONY: help demo test coverage drill fuzz mutate check docs release-check bench bench-long bench-skill models setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,7 +16,8 @@ help:
 	@echo "make check   format, lint, types, import rules, generated files, links, wheel, known vulnerabilities"
 	@echo "make release-check  wheel and sdist in dist/, tried in a bare environment"
 	@echo "make docs    the documentation as a site in build/site"
-	@echo "make bench   benchmarks"
+	@echo "make bench   how fast it is: a table for docs/explanation/performance.md, in 20 minutes"
+	@echo "make bench-long   latency over minutes, networks, loader;  make bench-skill   how good the models are"
 	@echo "make models  builds the models again from their recipes, in hours"
 
 setup:
@@ -66,10 +67,17 @@ docs: setup
 	@$(SITE)
 	@echo build/site/index.html
 
+# Nothing else should run meanwhile. Writes its table into docs/explanation/performance.md.
 bench: setup
+	@$(BIN)/python -W ignore -m benchmarks.performance
+
+bench-long: setup
 	@$(BIN)/python benchmarks/latency.py
+	@$(BIN)/python -m benchmarks.live
 	@$(BIN)/python benchmarks/networks.py
 	@$(BIN)/python benchmarks/loader.py
+
+bench-skill: setup
 	@$(BIN)/python -m benchmarks.skill models/zoo/detector.pt
 	@$(BIN)/python -m benchmarks.false_alarms
 	@$(BIN)/python -m benchmarks.characteriser --model models/zoo/characteriser.pt

@@ -1,0 +1,51 @@
+"""SeisBench's pickers over a file: a helper of `benchmarks.side_by_side`, run in the environment that scripts/peers makes.
+
+    build/peers/venv/bin/python benchmarks/annotate.py WEIGHTS FILE
+
+For each line on its input it annotates all of FILE with each picker on one thread, as SeisBench does by default, and
+writes a line of JSON: picker -> seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import obspy
+import torch
+
+
+def pickers(weights: Path) -> dict[str, Any]:
+    import seisbench.models as sbm
+
+    found = {
+        "PhaseNet": (sbm.PhaseNet(phases="NPS"), "phasenet_original"),
+        "EQTransformer": (
+            sbm.EQTransformer(lstm_blocks=3, original_compatible="conservative", norm="std"),
+            "eqtransformer_original",
+        ),
+    }
+    for network, file in found.values():
+        network.load_state_dict(torch.load(weights / f"{file}.pt", weights_only=True))
+        network.eval()
+    return {name: network for name, (network, _) in found.items()}
+
+
+def annotated_s(network: Any, stream: obspy.Stream) -> float:
+    begun_s = time.perf_counter()
+    network.annotate(stream)
+    return time.perf_counter() - begun_s
+
+
+def main(weights: Path, file: Path) -> None:
+    torch.set_num_threads(1)
+    networks, stream = pickers(weights), obspy.read(str(file))
+    for _ in sys.stdin:
+        print(json.dumps({name: annotated_s(network, stream) for name, network in networks.items()}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
