@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import upfirdn
 
 from quake.data.resampling import taps
 
@@ -43,6 +42,8 @@ class Resampler:
         """Output samples [first, first + count) from the input samples that `needs` names."""
         if self.ratio == 1:
             return samples
+        from scipy.signal import upfirdn  # as in `quake.data.resampling`
+
         up, down = self.ratio.numerator, self.ratio.denominator
         begin, _ = self.needs(first, count)
         # Position of output `first` among the up-sampled input, filter delay included; zeros before the filter make it

@@ -231,6 +231,19 @@ def test_the_transforms_compared_are_the_same_one() -> None:
         np.testing.assert_allclose(other, ours, atol=1e-4)
 
 
+def test_the_daemon_leaves_large_packages_alone() -> None:
+    """Each is tens of megabytes and half a second of every start."""
+    program = """
+import sys
+import streamer.cli, streamer.daemon
+from quake.data.spectrogram import SpectrogramShape
+SpectrogramShape().taper()
+print(sorted({"matplotlib", "obspy.signal", "pandas", "scipy.signal", "scipy.stats", "torch"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
 @pytest.mark.drill
 @pytest.mark.timeout(900)
 def test_all_of_it_runs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from math import log
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 STANDARD = "standard"
 """The operating point that holds where nobody names one."""
@@ -77,8 +77,8 @@ class OperatingPoint(Thresholds):
     def interval(self) -> tuple[float, float]:
         """What `an_hour` may be at CONFIDENCE, exact for Poisson counts (Garwood 1936)."""
         tail, count = (1 - CONFIDENCE) / 2, self.false_alarms
-        low = chi2.ppf(tail, 2 * count) / 2 if count else 0.0
-        return float(low / self.hours), float(chi2.ppf(1 - tail, 2 * count + 2) / 2 / self.hours)
+        low = gammaincinv(count, tail) if count else 0.0  # half of chi-square's quantile
+        return float(low / self.hours), float(gammaincinv(count + 1, 1 - tail) / self.hours)
 
     @property
     def is_extrapolated(self) -> bool:

@@ -10,7 +10,6 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import firwin
 
 HALF_PERIODS = 10
 """Filter half length in periods of the slower rate, as `scipy.signal.resample_poly` has it."""
@@ -23,6 +22,8 @@ def taps(ratio: Fraction) -> NDArray[np.float64]:
     widest = max(up, ratio.denominator)
     if widest == 1:
         return np.ones(1)
+    from scipy.signal import firwin  # large: where nothing is resampled it is not needed
+
     made = np.asarray(firwin(2 * HALF_PERIODS * widest + 1, 1.0 / widest, window=("kaiser", KAISER_BETA)), np.float64)
     for phase in range(up):
         made[phase::up] /= made[phase::up].sum()

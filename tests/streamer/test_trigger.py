@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_packets import SUBJECT, score
+from obspy.signal.trigger import aic_simple
 
 from quake.alerts import Characterisation
 from quake.data.decision import log_odds
@@ -254,6 +255,17 @@ def test_onset_is_refined_on_the_vertical(at: int) -> None:
         assert abs(detection.onset_ns - (7 * NS + at * NS // 100)) <= 5 * NS // 100
     else:  # not before the stretch that the first window above threshold newly saw
         assert detection.onset_ns >= 7 * NS + 10 * NS + 8 * NS // 10
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_criterion_is_obspys(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    samples = random.normal(0, 1e3, 1000)
+    samples[random.integers(50, 950) :] *= random.uniform(1.2, 50)
+    theirs = aic_simple(samples)[1:-2]  # the first is of one sample, the last repeated
+    ours = onset.criterion(samples)[1:-1]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+    assert ours.argmin() == theirs.argmin()
 
 
 def test_nothing_to_pick() -> None:

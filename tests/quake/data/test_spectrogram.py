@@ -31,6 +31,13 @@ def test_window_of_the_detector_has_the_designs_shape() -> None:
     assert spectrogram(noise(2080)).shape == (33, 64)
 
 
+@pytest.mark.parametrize("nperseg", [2, 3, 16, 63, 64, 100, 256, 1000])
+def test_tapers_are_scipys_to_the_last_bit(nperseg: int) -> None:
+    for window in ("hann", "hamming"):
+        made = SpectrogramShape(nperseg=nperseg, window=window).taper()
+        assert np.array_equal(made, scipy.signal.get_window(window, nperseg))
+
+
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(("nperseg", "hop", "length"), [(64, 32, 2080), (64, 16, 2081), (50, 25, 777), (63, 20, 63)])
 def test_magnitude_and_power_are_scipys(nperseg: int, hop: int, length: int, padded: bool) -> None:
