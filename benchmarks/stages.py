@@ -108,7 +108,7 @@ def watch(at: Place, subject: Subject, stations: int, seconds: float, *, profile
     out = at.folder / "stages.json"
     out.unlink(missing_ok=True)
     command = ["benchmarks.stopwatch", "{config}", "--out", str(out)]
-    command += ["--profile"] if profile else ["--after", str(SETTLE_S + 8.0), "--seconds", str(seconds)]
+    command += ["--profile"] if profile else ["--after", str(SETTLE_S), "--seconds", str(seconds)]
     load = Load((stations,), SETTLE_S + seconds + 60.0, cpu=processors()[1])
     with watching(at, subject.path, load, at.prefix(), command) as (_, daemon):
         daemon.ready_s()

@@ -31,6 +31,8 @@ class Stopwatch:
         self.clock_ns, self.counts = clock_ns, False
         self.own_ns: dict[str, int] = defaultdict(int)
         self.calls: dict[str, int] = defaultdict(int)
+        self.seen: set[str] = set()
+        """Stages that ran, whether that counted or not."""
         self._running = threading.local()
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,6 +40,7 @@ class Stopwatch:
             inner: list[int] = getattr(self._running, "inner", None) or [0]
             self._running.inner = inner
             inner.append(0)
+            self.seen.add(name)
             begun_ns = self.clock_ns()
             try:
                 return function(*arguments, **named)
@@ -101,6 +104,9 @@ def threads_ns() -> dict[str, int]:
 
 
 def observe(watch: Stopwatch, after_s: float, seconds: float, out: Path) -> None:
+    """``after_s``: from the first record that came."""
+    while "decode" not in watch.seen:
+        time.sleep(0.1)
     time.sleep(after_s)
     before, before_ns, begun_s = threads_ns(), time.process_time_ns(), time.monotonic()
     watch.counts = True

@@ -106,6 +106,8 @@ class Pipeline:
         self._seldom = Seldom(log)
         self._stations: dict[str, Station] = {}
         self._triggers = {subject: parts.trigger(subject, state) for subject, state in triggers.items()}
+        self._decided_ns = {subject: trigger.decided_ns for subject, trigger in self._triggers.items()}
+        """Of each trigger, kept here: it is asked for with every batch."""
         self._dirty: set[str] = set()
         self._alerts: list[Produced] = []
         self._commit_due_ns = self._state_due_ns = 0
@@ -219,15 +221,16 @@ class Pipeline:
         return self._p.batcher.take(now_ns + IDLE_NS if flush else now_ns)
 
     def _overloaded(self) -> bool:
-        overload, now_ns = self._p.overload, self.clock_ns()
+        overload = self._p.overload
         if overload is None:
             return False
-        lags = [lag_ns for lag_ns in map(self._lag_ns, self._stations.values()) if lag_ns is not None]
-        if not lags:
-            return False
         before, fullness = overload.dropping, self._p.source.queued / self._p.queue_packets
-        lag_ns = int(median(lags))
-        dropping = overload.update(now_ns, lag_ns, fullness > 0.9, fullness < 0.1)
+        empty = fullness < 0.1
+        # With an empty queue nobody asks how far behind it is: a look at every station, for each batch.
+        lag_ns = 0 if empty else self._median_lag_ns()
+        if lag_ns is None:
+            return False
+        dropping = overload.update(self.clock_ns(), lag_ns, fullness > 0.9, empty)
         if dropping != before:
             self._p.hooks.overload(dropping)
             log.warning(
@@ -237,6 +240,11 @@ class Pipeline:
             )
         return dropping
 
+    def _median_lag_ns(self) -> int | None:
+        """Of the stations that send."""
+        lags = [lag_ns for lag_ns in map(self._lag_ns, self._stations.values()) if lag_ns is not None]
+        return int(median(lags)) if lags else None
+
     def _lag_ns(self, station: Station) -> int | None:
         """How far a station's decisions lie behind this machine's clock; None for one that sends nothing, or is new."""
         decided_ns, now_ns = self._trigger(station.subject).decided_ns, self.clock_ns()
@@ -245,6 +253,7 @@ class Pipeline:
     def _trigger(self, subject: str) -> Trigger:
         if subject not in self._triggers:
             self._triggers[subject] = self._p.trigger(subject, None)
+            self._decided_ns[subject] = 0
         return self._triggers[subject]
 
     # -- decisions -------------------------------------------------------------------------------------------------------------
@@ -268,6 +277,7 @@ class Pipeline:
             self._p.hooks.windows_unused(item)
             self._p.alerting.unused[item.reason] += item.last - item.first + 1
         detection = trigger.decide(item)
+        self._decided_ns[subject] = trigger.decided_ns
         if isinstance(item, Score) and self._p.characteriser is not None and trigger.asks(item.window.k):
             detection = self._characterise(self._p.characteriser.ask(item.window), trigger, detection)
         self._dirty.add(subject)
@@ -302,7 +312,8 @@ class Pipeline:
         """Let the coincidence's data time run as far as the stations have decided."""
         if self._p.coincidence is None:
             return
-        decided_ns = {subject: t.decided_ns or self._begun_ns(subject) for subject, t in self._triggers.items()}
+        begun_ns = {subject: self._begun_ns(subject) for subject, ns in self._decided_ns.items() if not ns}
+        decided_ns = {**self._decided_ns, **begun_ns} if begun_ns else self._decided_ns
         until_ns = self._p.coincidence.watermark_ns(decided_ns) if hold else max(decided_ns.values(), default=0)
         for event in self._p.coincidence.advance(until_ns):
             self._alerts.append(Produced(self._p.alerting.event(event, self.clock_ns())))

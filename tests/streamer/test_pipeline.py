@@ -213,6 +213,44 @@ def test_catching_up_drops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert notes.dropping == []
 
 
+def test_an_outages_lag_is_first_seen_with_the_first_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filling the rings takes longer than the patience: no lag before it, and an hour's after it, is no falling behind."""
+    monkeypatch.setattr("streamer.composition.QUEUE_PACKETS", 8)
+    clock = Clock()
+    feed = Feed(clock, recording(2), 8)
+    clock.now_ns = feed.packets[-1].end_ns
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        made = pipeline(settings(tmp_path, mode="live"), feed, clock, 0.0, Notes(), outbox)
+        assert feed.queued == 8
+        assert made._overloaded() is False
+        clock.now_ns += 11 * NS
+        made._stations["a station"] = made._p.station("a station", frozenset("Z"), None)
+        monkeypatch.setattr(made, "_lag_ns", lambda station: 3600 * NS)
+        assert made._overloaded() is False
+        clock.now_ns += 11 * NS
+        assert made._overloaded() is True, "it did not gain on it"
+
+
+def test_what_a_batch_costs_does_not_grow_with_the_stations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a queue that is all but empty nobody asks how far behind each is, and how far each has decided is known."""
+    clock, looks = Clock(), list[str]()
+    feed = Feed(clock, recording(1), 99)
+    clock.now_ns = feed.packets[-1].end_ns
+    end_ns = clock.now_ns + NS
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        made = pipeline(settings(tmp_path, mode="live"), feed, clock, 0.0, Notes(), outbox)
+        made.run(lambda: clock.now_ns > end_ns)
+        decided_ns = {subject: trigger.decided_ns for subject, trigger in made._triggers.items()}
+        assert made._decided_ns == decided_ns != {}
+        assert made._p.coincidence is not None
+        assert made._p.coincidence.state.reached_ns == max(decided_ns.values())
+        monkeypatch.setattr("streamer.trigger.Trigger.decided_ns", property(lambda trigger: looks.append("decided")))
+        monkeypatch.setattr(made, "_lag_ns", lambda station: looks.append("lag"))
+        made._associate(hold=True)
+        assert made._overloaded() is False
+    assert looks == []
+
+
 def test_a_first_packet_is_committed_at_once(tmp_path: Path) -> None:
     """From then on a restart asks for what follows it, never again for "from now on"."""
     clock, notes = Clock(), Notes()
