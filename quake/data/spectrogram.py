@@ -240,9 +240,10 @@ def stft(samples: NDArray[np.float64], shape: SpectrogramShape) -> NDArray[np.co
 def contrast(magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
     """(..., F, T) from 0 upward -> (..., F, T) its log1p less each frequency's mean over the frames.
 
-    float64: where little changes, float32's rounding of the level would be most of what is left.
+    float64: where little changes, float32's rounding of the level would be most of what is left. The logarithm of the sum
+    is within 2e-16 of log1p, which takes two to three times as long, a fifth of the whole transform.
     """
-    level = np.log1p(magnitude)
+    level = np.log(1.0 + magnitude)
     return np.asarray(level - level.mean(axis=-1, keepdims=True))
 
 

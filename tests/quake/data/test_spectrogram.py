@@ -12,7 +12,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quake.data.spectrogram import LARGEST, SpectrogramShape, demean, spectrogram, standardise, stft
+from quake.data.spectrogram import LARGEST, SpectrogramShape, contrast, demean, spectrogram, standardise, stft
 
 SHAPE = SpectrogramShape()
 RAW = SpectrogramShape(normalisation="none", representation="magnitude")
@@ -29,6 +29,12 @@ def test_window_of_the_detector_has_the_designs_shape() -> None:
     assert SHAPE.frames(2080) == 64
     assert SHAPE.frames(2080 + 31) == 64  # no padding: a last frame that is not full is none
     assert spectrogram(noise(2080)).shape == (33, 64)
+
+
+def test_contrast_is_that_of_log1p() -> None:
+    magnitude = 10.0 ** np.random.default_rng(0).uniform(-18, 12, (33, 64))
+    level = np.log1p(magnitude)
+    np.testing.assert_allclose(contrast(magnitude), level - level.mean(axis=-1, keepdims=True), rtol=0, atol=2e-14)
 
 
 @pytest.mark.parametrize("nperseg", [2, 3, 16, 63, 64, 100, 256, 1000])
