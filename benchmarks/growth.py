@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="two and four stations for seconds: does it run?")
     parser.add_argument("--out", type=Path, help="the lines as JSON")
     chosen = parser.parse_args(arguments)
-    seconds = 3.0 if chosen.quick else 20.0
+    seconds = 3.0 if chosen.quick else 15.0
     with place() as at:
         subject = efficientnet()
         stations = (2, 4) if chosen.quick else STATIONS

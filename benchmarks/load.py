@@ -237,6 +237,11 @@ class Server:
         return int(self._counts[0])  # type: ignore[index]
 
     @property
+    def begun_s(self) -> float:
+        """When the first packet was written, on the clock of `time.time`; 0 before."""
+        return float(self._counts[2])  # type: ignore[index]
+
+    @property
     def packets(self) -> int:
         return int(self._counts[1])  # type: ignore[index]
 
@@ -250,7 +255,7 @@ class Server:
 def serving(load: Load) -> Iterator[Server]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    counts = context.Array("d", 2)
+    counts = context.Array("d", 3)
     process = context.Process(target=_serve, args=(load, there, counts), daemon=True)
     process.start()
     try:
@@ -271,6 +276,7 @@ def _serve(load: Load, pipe: Connection, counts: Synchronized[float]) -> None:
     def on_sent(sent: Sent) -> None:
         tally.sent(sent.record, sent.sent_ns)
         counts[0], counts[1] = tally.windows, tally.packets  # type: ignore[index]
+        counts[2] = counts[2] or sent.sent_ns / NS  # type: ignore[index]
 
     releases = Releases(load, time.time_ns() // NS * NS)
     with ReplayServer(releases.known(), speed=1.0, wait_clients=load.connections, on_sent=on_sent) as server:

@@ -58,7 +58,7 @@ class Program:
 PROGRAMS = (
     Program("stations", "Stations on one core", 720),
     Program("stages", "Stages", 360, after="stations"),
-    Program("side_by_side", "Side by side", 300),
+    Program("side_by_side", "Side by side", 600),
     Program("growth", "Growth", 420),
     Program("gpu", "A worker on a GPU", 120),
 )

@@ -25,6 +25,8 @@ from benchmarks.stopwatch import PIPELINE
 
 NETWORK_GOAL = 0.10
 """Share of the process's time that all but the network may take."""
+RUNTIMES = ("_call_impl", "onnxruntime")
+"""What the networks' calls are named by in a profile."""
 PROFILED = 14
 """Functions shown."""
 PACKET = ("receive", "decode", "hand over", "count", "ring")
@@ -145,11 +147,7 @@ def lines(name: str, stations: int, spent: Spent) -> list[Line]:
 
 def profile_note(name: str, functions: Sequence[tuple[str, int, float]]) -> str:
     """The network's call apart, the longest of the others in its proportion to all others."""
-    others = [
-        entry
-        for entry in functions
-        if "forward" not in entry[0] and "run_with" not in entry[0] and "logits" not in entry[0]
-    ]
+    others = [entry for entry in functions if not any(name in entry[0] for name in RUNTIMES)]
     total_s = sum(own_s for *_, own_s in others) or 1.0
     rows = [
         f"| `{function}` | {calls:,} | {100 * own_s / total_s:.1f} % |" for function, calls, own_s in others[:PROFILED]

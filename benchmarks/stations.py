@@ -142,16 +142,15 @@ def behind(server: Server, daemon: Running, rate: float) -> tuple[float, float]:
     return max(0.0, due - scored) / rate, scored
 
 
-def ramp(at: Place, subject: Subject, step_s: float, alone: float) -> list[Step]:
-    """Until it is a second behind at the end of a step."""
-    load = Load(steps(alone), step_s, cpu=processors()[1])
+def ramp(at: Place, subject: Subject, counts: tuple[int, ...], step_s: float) -> list[Step]:
+    """Until it is a second behind at the end of a step; ``counts``: stations of each."""
+    load = Load(counts, step_s, cpu=processors()[1])
     found: list[Step] = []
     with watching(at, subject.path, load, at.prefix()) as (server, daemon):
         daemon.ready_s()
-        begun_s = time.monotonic()
-        before, before_s = 0.0, begun_s
+        before, before_s = behind(server, daemon, 1.0)[1], time.monotonic()
         for number, stations in enumerate(load.steps):
-            time.sleep(max(0.0, begun_s + (number + 1) * step_s - 0.5 - time.monotonic()))
+            time.sleep(max(0.0, server.begun_s + (number + 1) * step_s - 0.5 - time.time()))
             late_s, scored = behind(server, daemon, stations / load.hop_s)
             now_s = time.monotonic()
             found.append(Step(stations, late_s, (scored - before) / (now_s - before_s)))
@@ -264,12 +263,8 @@ def lines(subject: Subject, count: int, alone: float, sustained: float, found: L
 def measured(at: Place, subject: Subject, quick: bool) -> tuple[list[Line], int]:
     """And the stations of the load at which latency was looked at."""
     alone = windows_a_second(subject.path, 0.3 if quick else 3.0)
-    if quick:
-        found = [Step(4, 0.0, 4.0)]
-        stations = 4
-    else:
-        found = ramp(at, subject, 8.0, alone)
-        stations = max(1, int(SHARE * held(found)))
+    found = ramp(at, subject, (2, 3) if quick else steps(alone), 5.0 if quick else 8.0)
+    stations = max(1, int(SHARE * held(found)))
     at_load = loaded(at, subject, stations, 3.0 if quick else 75.0)
     sustained = max(step.windows_a_second for step in found)
     return lines(subject, held(found), alone, sustained, at_load, stations), stations
