@@ -38,4 +38,4 @@ def _variances(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,) of the first 1, 2, ... N; of one sample, or one value, the least number there is."""
     count = np.arange(1, len(samples) + 1)
     found = np.cumsum(np.square(samples)) / count - np.square(np.cumsum(samples) / count)
-    return np.maximum(found, np.finfo(np.float64).tiny)
+    return np.asarray(np.maximum(found, np.finfo(np.float64).tiny))

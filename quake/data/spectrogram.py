@@ -175,7 +175,7 @@ def _frame_taper(window: str, nperseg: int) -> NDArray[np.float64]:
 
 def _hann(nperseg: int) -> NDArray[np.float64]:
     """To the last bit SciPy's, without what importing `scipy.signal` takes of a station box: 70 MB, and a second."""
-    return (0.5 + 0.5 * np.cos(np.linspace(-np.pi, np.pi, nperseg + 1)))[:-1]
+    return np.asarray(0.5 + 0.5 * np.cos(np.linspace(-np.pi, np.pi, nperseg + 1)), np.float64)[:-1]
 
 
 def _by_scipy(window: str, nperseg: int) -> NDArray[np.float64]:
