@@ -156,15 +156,21 @@ def _time(text: str) -> int:
     return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * NS)
 
 
+def _place(text: str) -> Path | str:
+    return text if re.match(r"https?://", text) else Path(text)
+
+
 def _scan(arguments: argparse.Namespace) -> int:
     from streamer import scanning
     from streamer.config import resolve
 
     config = load(arguments.config) if arguments.config else resolve(NO_SERVER, Path("scan"))
     outputs = {name: path for name in results.WRITERS if (path := getattr(arguments, name))}
+    configured = [pattern for source in config.source for pattern in source.select] if arguments.config else []
     found = scanning.run(
         config.model_copy(update={"mode": Mode.SCAN}),
         arguments.paths,
+        select=arguments.select or configured,
         begin_ns=arguments.begin,
         end_ns=arguments.end,
         state=arguments.state,
@@ -255,9 +261,19 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--json", action="store_true", help="one JSON object a line; no table")
     watch.set_defaults(function=_watch)
 
-    scan = verbs.add_parser("scan", parents=[common], help="the alerts of recordings and archives, without a network")
+    scan = verbs.add_parser("scan", parents=[common], help="the alerts of recordings and archives")
     scan.add_argument(
-        "paths", type=Path, nargs="+", metavar="PATH", help="files that ObsPy reads, SDS archives, folders"
+        "paths",
+        type=_place,
+        nargs="+",
+        metavar="PATH",
+        help="files that ObsPy reads, SDS archives, folders, and FDSN services: https://HOST/",
+    )
+    scan.add_argument(
+        "--select",
+        action="append",
+        metavar="NET.STA.LOC.CHA",
+        help="of an FDSN service, with * and ?; may be given again; if not given those of the configuration's sources",
     )
     scan.add_argument("--begin", type=_time, default=0, metavar="TIME", help="ISO 8601, UTC where it says no other")
     scan.add_argument("--end", type=_time, default=END_NS, metavar="TIME", help="as --begin")

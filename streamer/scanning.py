@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from streamer import results
 from streamer.archive import END_NS, Part, find
 from streamer.composition import Scorer, load_scorer
 from streamer.config import Config, ConfigError
+from streamer.fdsn_service import DownloadError
+from streamer.fdsn_spool import Spool, spools
 from streamer.outbox import Outbox, OutboxError
 from streamer.process import alone, signals
 from streamer.scan_pool import cores
@@ -39,8 +42,9 @@ class Scanned:
 
 def run(
     config: Config,
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     *,
+    select: Sequence[str] = (),
     begin_ns: int = 0,
     end_ns: int = END_NS,
     state: Path | None = None,
@@ -48,20 +52,26 @@ def run(
     processes: int | None = None,
     tell: Callable[[Alert], None] = lambda alert: None,
 ) -> Scanned:
-    """``state``: a folder that remembers; ``outputs``: of `results.WRITERS`, and where to; ``processes``: as many as there
-    are cores if not given, one on a GPU and for a small archive. Raises `ConfigError`."""
+    """``paths``: those that are text are addresses of FDSN services, and ``select`` says which channels of theirs; ``state``: a
+    folder that remembers; ``outputs``: of `results.WRITERS`, and where to; ``processes``: as many as there are cores if not
+    given, one on a GPU and for a small archive. Raises `ConfigError`."""
     _check_outputs(outputs)
-    try:
-        parts, faults = find(paths, begin_ns, end_ns)
-    except OSError as error:
-        raise ConfigError(str(error)) from error
-    if not parts:
-        raise ConfigError("\n".join(shortened(faults)) or "no recording in the paths given, or none of that time")
+    services = spools([path for path in paths if isinstance(path, str)], select, begin_ns, end_ns, state)
+    parts, faults = _found([path for path in paths if isinstance(path, Path)], begin_ns, end_ns)
+    if not services:
+        _require_some(parts, faults)
     scorer = load_scorer(config)
     with ExitStack() as stack:
-        asked = stack.enter_context(signals())
         outbox = _outbox(stack, state)
-        _require_same(outbox, scorer, config, paths, begin_ns, end_ns)
+        _require_same(outbox, scorer, config, [*map(_place, paths), *(select if services else ())], begin_ns, end_ns)
+        if services:
+            try:
+                more, others = _downloaded(services, begin_ns, end_ns)
+            except (DownloadError, KeyboardInterrupt) as error:
+                return Scanned((), (*faults, *str(error).splitlines()), stopped=True)
+            parts, faults = parts + more, faults + others
+            _require_some(parts, faults)
+        asked = stack.enter_context(signals())
         work = Work(config, scorer, outbox, tuple(parts), begin_ns, end_ns)
         progress = stack.enter_context(Progress(tell, make_bar()))
         finished = work.run(processes or _processes(scorer, parts), progress, lambda: asked.stop)
@@ -69,6 +79,29 @@ def run(
     for name, path in outputs.items() if finished else ():
         results.WRITERS[name](results.newest(alerts), path)
     return Scanned(alerts, (*faults, *work.faults), not finished)
+
+
+def _found(paths: Sequence[Path], begin_ns: int, end_ns: int) -> tuple[list[Part], list[str]]:
+    try:
+        return find(paths, begin_ns, end_ns)
+    except OSError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _downloaded(services: Sequence[Spool], begin_ns: int, end_ns: int) -> tuple[list[Part], list[str]]:
+    """Files, and what is wrong with others. Raises `DownloadError`: an archive with holes would be decided once and for all."""
+    refused = [one for service in services for one in service.fill(time.time_ns())]
+    parts, faults = _found([service.archive for service in services], begin_ns, end_ns)
+    return parts, refused + faults
+
+
+def _require_some(parts: Sequence[Part], faults: Sequence[str]) -> None:
+    if not parts:
+        raise ConfigError("\n".join(shortened(faults)) or "no recording in the paths given, or none of that time")
+
+
+def _place(path: Path | str) -> str:
+    return path if isinstance(path, str) else str(path.resolve())
 
 
 def _processes(scorer: Scorer, parts: Sequence[Part]) -> int:
@@ -106,7 +139,7 @@ def _require_same(
     outbox: Outbox,
     scorer: Scorer,
     config: Config,
-    paths: Sequence[Path],
+    places: Sequence[str],
     begin_ns: int,
     end_ns: int,
 ) -> None:
@@ -114,7 +147,7 @@ def _require_same(
     decisions = config.model_dump_json(
         include={"windows", "trigger", "coincidence", "places", "inventory", "characteriser"}
     )
-    content = [scorer.identity.sha256, decisions, *(str(path.resolve()) for path in paths), begin_ns, end_ns]
+    content = [scorer.identity.sha256, decisions, *places, begin_ns, end_ns]
     identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     before = outbox.get("scan")
     if before is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from daemon_harness import Place, revisions, wait_for
+from fdsn_server import serving
 from made_archive import write_sds
 
 from quake.alerts import Alert
@@ -73,6 +74,17 @@ def test_an_archive_gives_what_the_daemon_gives(
     assert "--state: an earlier scan there was of other paths or times" in other.stderr
 
 
+def test_a_service_of_the_configuration_s_stations_gives_what_the_daemon_gives(
+    config: Path, demo_records: list[Record], undisturbed: list[Alert], tmp_path: Path
+) -> None:
+    """``*.*``: the station service says which there are."""
+    with serving(demo_records) as server:
+        span = ["--begin", "2010-05-27", "--end", "2010-05-28"]
+        found = run(server.url, *span, "--config", config, "--json", "--state", tmp_path / "scan")
+    assert found.returncode == 0, found.stderr
+    assert revisions(alerts(found.stdout)) == revisions(undisturbed)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -81,6 +93,7 @@ def test_an_archive_gives_what_the_daemon_gives(
         ([Path(__file__).parent], "and"),
         ([], "PATH"),
         ([__file__, "--begin", "yesterday"], "no time as 2010-05-27T16:24:33: yesterday"),
+        (["https://nowhere/", "--begin", "2010-05-27"], "https://nowhere/: needs --begin, --end, and --state FOLDER"),
         ([__file__, "--csv", "/nowhere/alerts.csv"], "--csv: no such folder: /nowhere"),
     ],
 )
