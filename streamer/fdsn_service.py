@@ -79,7 +79,8 @@ class Service:
                 return answer.read() or None  # HTTPException where less came than was announced
         except urllib.error.HTTPError as error:
             with error:
-                return _refusal(error)
+                _refuse(error)
+            return None
         except (OSError, HTTPException) as error:
             cause = getattr(error, "reason", None) or error
             raise DownloadError(f"{self.url}: {cause}") from error
@@ -109,7 +110,7 @@ class _Digest(urllib.request.HTTPDigestAuthHandler):
         return answer
 
 
-def _refusal(error: urllib.error.HTTPError) -> None:
+def _refuse(error: urllib.error.HTTPError) -> None:
     """Nothing for 404; raises for all others."""
     if error.code == 404:
         return

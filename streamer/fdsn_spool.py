@@ -12,8 +12,9 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from streamer.archive import DAY_NS, END_NS
 from streamer.config import ConfigError
@@ -35,6 +36,10 @@ TELL_S = 10.0
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+def is_service(path: Path | str) -> TypeGuard[str]:
+    return isinstance(path, str) and path.startswith(("http://", "https://"))
 
 
 def spools(urls: Sequence[str], select: Sequence[str], begin_ns: int, end_ns: int, state: Path | None) -> list[Spool]:
@@ -83,7 +88,7 @@ class Spool:
         told_s = time.monotonic()
         for number, day in enumerate(days):
             try:
-                self._patiently(lambda day=day: self._bring(day, now_ns))
+                self._patiently(partial(self._bring, day, now_ns))
             except RefusedError as error:
                 refused.append(f"{day.name}: {error}")
             except DownloadError as error:
