@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from quake.times import NS
-from streamer.record_index import Index, read_index
+from streamer.objects import Object, Place, index_of, listed, size_of
+from streamer.record_index import Index
 from streamer.server.records import RecordError
 
 SDS = re.compile(
@@ -31,7 +32,7 @@ END_NS = 2**63 - 1
 class Part:
     """One file."""
 
-    path: Path
+    path: Place
     begins_ns: int
     """No record of it starts earlier."""
     ends_ns: int
@@ -44,11 +45,12 @@ class Part:
     """Of a file whose name tells nothing, and which was read through for it."""
 
 
-def find(paths: Iterable[Path], begin_ns: int = 0, end_ns: int = END_NS) -> tuple[list[Part], list[str]]:
+def find(paths: Iterable[Path | str], begin_ns: int = 0, end_ns: int = END_NS) -> tuple[list[Part], list[str]]:
     """The files of archives and single ones that hold something of the span, in the order in which they begin, and what
     is wrong with others.
 
-    A folder is searched to its bottom. Raises FileNotFoundError for a path that is not there.
+    A folder is searched to its bottom; text is the address of one in an object store. Raises FileNotFoundError for a path that
+    is not there, and `streamer.objects.StoreError`.
     """
     parts, faults = [], []
     for file in _files(paths):
@@ -59,17 +61,20 @@ def find(paths: Iterable[Path], begin_ns: int = 0, end_ns: int = END_NS) -> tupl
         else:
             if part.begins_ns < end_ns and part.ends_ns >= begin_ns:
                 parts.append(part)
-    return sorted(parts, key=lambda part: (part.begins_ns, part.path)), faults
+    return sorted(parts, key=lambda part: (part.begins_ns, str(part.path))), faults
 
 
-def _files(paths: Iterable[Path]) -> Iterable[Path]:
+def _files(paths: Iterable[Path | str]) -> Iterable[Place]:
     for path in paths:
+        if isinstance(path, str):
+            yield from listed(path)
+            continue
         if not path.exists():
             raise FileNotFoundError(f"no such file: {path}")
         yield from sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
-def _by_name(path: Path) -> Part | None:
+def _by_name(path: Place) -> Part | None:
     found = SDS.fullmatch(path.name)
     if found is None:
         return None
@@ -77,12 +82,13 @@ def _by_name(path: Path) -> Part | None:
     begins_ns = int(day.timestamp()) * NS
     subject = f"FDSN:{found['net']}_{found['sta']}_{found['loc']}_{found['band']}_{found['source']}"
     channels = frozenset({(subject, found["component"])})
-    return Part(path, begins_ns - SLACK_NS, begins_ns + DAY_NS + SLACK_NS, path.stat().st_size, channels)
+    return Part(path, begins_ns - SLACK_NS, begins_ns + DAY_NS + SLACK_NS, size_of(path), channels)
 
 
-def _by_content(path: Path) -> Part:
-    index = read_index(path)
+def _by_content(path: Place) -> Part:
+    index = index_of(path)
     split = (name.rpartition("_") for name in index.names)
     channels = frozenset((subject, component) for subject, _, component in split)
     begins_ns, ends_ns = int(index.start_ns.min()), int(index.end_ns.max())
-    return Part(path, begins_ns, ends_ns, path.stat().st_size, channels, index)
+    kept = None if isinstance(path, Object) else index  # a copy of a store's file would stay for as long
+    return Part(path, begins_ns, ends_ns, size_of(path), channels, kept)

@@ -157,7 +157,7 @@ def _time(text: str) -> int:
 
 
 def _place(text: str) -> Path | str:
-    return text if re.match(r"https?://", text) else Path(text)
+    return text if re.match(r"\w+://", text) else Path(text)
 
 
 def _scan(arguments: argparse.Namespace) -> int:
@@ -225,6 +225,33 @@ def _first_steps(verbs: Verbs, common: argparse.ArgumentParser) -> None:
     check.set_defaults(function=_check)
 
 
+def _configure_scan(scan: argparse.ArgumentParser) -> None:
+    scan.add_argument(
+        "paths",
+        type=_place,
+        nargs="+",
+        metavar="PATH",
+        help="files that ObsPy reads, SDS archives, folders; s3://BUCKET/PREFIX; an FDSN service: https://HOST/",
+    )
+    scan.add_argument(
+        "--select",
+        action="append",
+        metavar="NET.STA.LOC.CHA",
+        help="of an FDSN service, with * and ?; may be given again; if not given those of the configuration's sources",
+    )
+    scan.add_argument("--begin", type=_time, default=0, metavar="TIME", help="ISO 8601, UTC where it says no other")
+    scan.add_argument("--end", type=_time, default=END_NS, metavar="TIME", help="as --begin")
+    scan.add_argument("--state", type=Path, metavar="FOLDER", help="goes on there where an earlier scan was stopped")
+    for name in results.WRITERS:
+        scan.add_argument(f"--{name}", type=Path, metavar="FILE", help="writes the newest revision of each alert there")
+    scan.add_argument("--config", type=Path, help="thresholds, coincidence, inventory; sources and Redis are not used")
+    scan.add_argument(
+        "--processes", type=_count, metavar="N", help="that score side by side; one for each core if not given"
+    )
+    scan.add_argument("--json", action="store_true")
+    scan.set_defaults(function=_scan)
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="quake-streamer", description="Watches seismic stations and publishes earthquake alerts."
@@ -262,30 +289,7 @@ def parser() -> argparse.ArgumentParser:
     watch.set_defaults(function=_watch)
 
     scan = verbs.add_parser("scan", parents=[common], help="the alerts of recordings and archives")
-    scan.add_argument(
-        "paths",
-        type=_place,
-        nargs="+",
-        metavar="PATH",
-        help="files that ObsPy reads, SDS archives, folders, and FDSN services: https://HOST/",
-    )
-    scan.add_argument(
-        "--select",
-        action="append",
-        metavar="NET.STA.LOC.CHA",
-        help="of an FDSN service, with * and ?; may be given again; if not given those of the configuration's sources",
-    )
-    scan.add_argument("--begin", type=_time, default=0, metavar="TIME", help="ISO 8601, UTC where it says no other")
-    scan.add_argument("--end", type=_time, default=END_NS, metavar="TIME", help="as --begin")
-    scan.add_argument("--state", type=Path, metavar="FOLDER", help="goes on there where an earlier scan was stopped")
-    for name in results.WRITERS:
-        scan.add_argument(f"--{name}", type=Path, metavar="FILE", help="writes the newest revision of each alert there")
-    scan.add_argument("--config", type=Path, help="thresholds, coincidence, inventory; sources and Redis are not used")
-    scan.add_argument(
-        "--processes", type=_count, metavar="N", help="that score side by side; one for each core if not given"
-    )
-    scan.add_argument("--json", action="store_true")
-    scan.set_defaults(function=_scan)
+    _configure_scan(scan)
 
     notify = verbs.add_parser(
         "notify",

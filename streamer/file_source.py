@@ -10,12 +10,12 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from streamer.archive import END_NS, Part
-from streamer.record_index import Index, read_index
+from streamer.objects import Place, index_of
+from streamer.record_index import Index
 from streamer.server.records import RecordError
 from streamer.source import decode
 from streamer.stages import Cursor, Packet, Refused, Subscribed, station_of
@@ -94,9 +94,9 @@ class ArchiveSource(FileSource):
 
 
 @lru_cache(maxsize=INDICES)
-def cached_index(path: Path) -> Index:
-    """Pieces of an archive that follow one another share files. Raises as `read_index`."""
-    return read_index(path)
+def cached_index(path: Place) -> Index:
+    """Pieces of an archive that follow one another share files. Raises as `index_of`."""
+    return index_of(path)
 
 
 def merged(files: Iterable[tuple[int, Iterator[Found]]]) -> Iterator[tuple[str, bytes]]:

@@ -77,7 +77,7 @@ def grouped(parts: Iterable[Part]) -> list[list[Part]]:
 
 class _Group:
     def __init__(self, parts: Sequence[Part]) -> None:
-        self._parts = sorted(parts, key=lambda part: (part.begins_ns, part.path))
+        self._parts = sorted(parts, key=lambda part: (part.begins_ns, str(part.path)))
         self._begins = [part.begins_ns for part in self._parts]
         self._longest_ns = max(part.ends_ns - part.begins_ns for part in self._parts)
         expected = defaultdict(set)

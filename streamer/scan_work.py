@@ -14,6 +14,7 @@ from streamer.composition import Scorer
 from streamer.config import Config
 from streamer.file_source import FileSource
 from streamer.inventory import read_stations
+from streamer.objects import StoreError
 from streamer.outbox import Outbox
 from streamer.pipeline import EXPECTED
 from streamer.scan import offline
@@ -69,7 +70,7 @@ class Work:
                 found = list(group)
                 if len(found) == sizes[first]:
                     yield found
-        except ProcessDiedError as error:
+        except (ProcessDiedError, StoreError) as error:
             self.faults.append(str(error))
 
     def _left(self) -> list[Piece]:

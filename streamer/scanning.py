@@ -17,7 +17,7 @@ from streamer.archive import END_NS, Part, find
 from streamer.composition import Scorer, load_scorer
 from streamer.config import Config, ConfigError
 from streamer.fdsn_service import DownloadError
-from streamer.fdsn_spool import Spool, spools
+from streamer.fdsn_spool import Spool, is_service, spools
 from streamer.outbox import Outbox, OutboxError
 from streamer.process import alone, signals
 from streamer.scan_pool import cores
@@ -52,12 +52,12 @@ def run(
     processes: int | None = None,
     tell: Callable[[Alert], None] = lambda alert: None,
 ) -> Scanned:
-    """``paths``: those that are text are addresses of FDSN services, and ``select`` says which channels of theirs; ``state``: a
-    folder that remembers; ``outputs``: of `results.WRITERS`, and where to; ``processes``: as many as there are cores if not
-    given, one on a GPU and for a small archive. Raises `ConfigError`."""
+    """``paths``: text is the address of an object store or of an FDSN service, and ``select`` says which channels of services;
+    ``state``: a folder that remembers; ``outputs``: of `results.WRITERS`, and where to; ``processes``: as many as there are
+    cores if not given, one on a GPU and for a small archive. Raises `ConfigError`."""
     _check_outputs(outputs)
-    services = spools([path for path in paths if isinstance(path, str)], select, begin_ns, end_ns, state)
-    parts, faults = _found([path for path in paths if isinstance(path, Path)], begin_ns, end_ns)
+    services = spools([path for path in paths if is_service(path)], select, begin_ns, end_ns, state)
+    parts, faults = _found([path for path in paths if not is_service(path)], begin_ns, end_ns)
     if not services:
         _require_some(parts, faults)
     scorer = load_scorer(config)
@@ -81,7 +81,9 @@ def run(
     return Scanned(alerts, (*faults, *work.faults), not finished)
 
 
-def _found(paths: Sequence[Path], begin_ns: int, end_ns: int) -> tuple[list[Part], list[str]]:
+def _found(paths: Sequence[Path | str], begin_ns: int, end_ns: int) -> tuple[list[Part], list[str]]:
+    if any(isinstance(path, str) for path in paths) and find_spec("obstore") is None:
+        raise ConfigError("object stores: obstore is not installed: pip install 'quake[s3]'")
     try:
         return find(paths, begin_ns, end_ns)
     except OSError as error:
