@@ -104,8 +104,8 @@ def test_a_file_is_opened_when_its_time_comes(
     tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    real = streamer.file_source.read_index
-    monkeypatch.setattr(streamer.file_source, "read_index", lambda path: (opened.append(path.name[-8:]), real(path))[1])
+    real = streamer.file_source.index_of
+    monkeypatch.setattr(streamer.file_source, "index_of", lambda path: (opened.append(path.name[-8:]), real(path))[1])
     monkeypatch.setattr(streamer.archive, "SLACK_NS", 60 * NS)
     source = source_of(write_sds(tmp_path, records))
     assert opened == []
