@@ -21,7 +21,8 @@ import redis
 from quake.alerts import Alert, AlertSubscriber, Keys, Kind
 from quake.connecting import connect
 from streamer.dashboard.marks import Mark, read_all, read_entry
-from streamer.dashboard.stations import Mute, described, read_mutes
+from streamer.dashboard.stations import described
+from streamer.mutes import Mute, is_muted, read_mutes
 from streamer.seldom import Seldom
 from streamer.stages import NS
 
@@ -165,7 +166,7 @@ class Hub:
 
     def shown(self, alert: Alert) -> dict[str, Any]:
         """For the page: with its marks, and whether all its stations are muted."""
-        muted = all(station.source_id in self._mutes for station in alert.stations)
+        muted = is_muted(alert, self._mutes)
         marks = [mark.model_dump(mode="json", exclude={"stations", "id"}) for mark in self._marks.get(alert.id, ())]
         return alert.model_dump(mode="json") | {"marks": marks, "muted": muted}
 

@@ -1,17 +1,11 @@
-"""How the stations are, from what daemons wrote of them and operators muted. Pure.
-
-A mute changes nothing in the daemon: the station is scored and takes part in events as before. The page dims it and what it
-alone detected, and a notifier may keep silent about it.
-"""
+"""How the stations are, from what daemons wrote of them and operators muted. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from quake.times import Timestamp
+from streamer.mutes import Mute
 
 QUIET_S = 60.0
 """Without a new record for this long, a station is silent."""
@@ -23,28 +17,6 @@ RECENT_S = 60.0
 """A reason is told for this long after it last applied."""
 EVERYDAY = ("overlap", "phase")
 """Reasons that a server's repeats or a digitiser's clock give every day."""
-
-
-class Mute(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    until: Timestamp
-    by: str = Field(min_length=1, max_length=64)
-    why: str = Field(min_length=1, max_length=500)
-    since: Timestamp
-
-
-def read_mutes(stored: Mapping[str, str], now_ns: int) -> dict[str, Mute]:
-    """Those that stand, by station; what cannot be read mutes nobody."""
-    mutes = {}
-    for station, text in stored.items():
-        try:
-            mute = Mute.model_validate_json(text)
-        except ValidationError:
-            continue
-        if mute.until > now_ns:
-            mutes[station] = mute
-    return mutes
 
 
 def described(

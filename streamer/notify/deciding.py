@@ -1,4 +1,4 @@
-"""Whether a sink is sent a revision of an alert: filter, quiet hours, rate limit. No I/O, and no clock of its own."""
+"""Whether a sink is sent a revision of an alert: filter, mutes, quiet hours, rate limit. No I/O, and no clock of its own."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class LeftOut(StrEnum):
     STATUS = "status"
     PROBABILITY = "probability"
     STATIONS = "stations"
+    MUTED = "muted"
     QUIET = "quiet"
     RATE = "rate"
 
@@ -126,12 +127,14 @@ def likeliest(alert: Alert) -> str | None:
     return max(classes, key=classes.__getitem__) if classes else None
 
 
-def left_out(wants: Wants, alert: Alert, told: Told, now_ns: int) -> LeftOut | None:
-    """Why it is not sent, but for the rate limit; None where it is to be."""
+def left_out(wants: Wants, alert: Alert, told: Told, now_ns: int, *, muted: bool = False) -> LeftOut | None:
+    """Why it is not sent, but for the rate limit; None where it is to be. ``muted``: all its stations are."""
     if reason := _never(wants, alert, told, now_ns):
         return reason
     if alert.status is Status.CANCELLED:
         return None  # whoever was woken is to hear that it was for nothing
+    if muted:
+        return LeftOut.MUTED
     if wants.quiet and wants.quiet.holds(now_ns) and not wants.quiet.excepts(alert):
         return LeftOut.QUIET
     return None
@@ -154,9 +157,11 @@ def _never(wants: Wants, alert: Alert, told: Told, now_ns: int) -> LeftOut | Non
     return next((reason for reason, holds in faults if holds), None)
 
 
-def decide(wants: Wants, alert: Alert, told: Told, bucket: Bucket | None, now_ns: int, now_s: float) -> LeftOut | None:
+def decide(
+    wants: Wants, alert: Alert, told: Told, bucket: Bucket | None, now_ns: int, now_s: float, *, muted: bool = False
+) -> LeftOut | None:
     """Why it is not sent; None where it is to be, and the bucket is then one poorer. ``now_s``: monotonic."""
-    reason = left_out(wants, alert, told, now_ns)
+    reason = left_out(wants, alert, told, now_ns, muted=muted)
     if reason or bucket is None or alert.status is Status.CANCELLED:
         return reason
     return None if bucket.take(now_s) else LeftOut.RATE

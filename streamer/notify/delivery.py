@@ -10,11 +10,13 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Mapping
 
 import redis
 
 from quake.alerts import Alert, AlertSubscriber, Keys
-from quake.times import NS
+from quake.times import NS, format_ns
+from streamer.mutes import Mute, is_muted, read_mutes
 from streamer.notify.deciding import Bucket, LeftOut, Told, decide
 from streamer.notify.memory import Memory
 from streamer.notify.metrics import SinkMetrics
@@ -42,7 +44,7 @@ class Delivery(threading.Thread):
         super().__init__(name=f"to.{name}", daemon=True)
         keys = Keys.of(sink.mode, prefix)
         self._subscriber = AlertSubscriber(url, keys=keys, kinds=sink.kinds, group=f"notify-{name}", heartbeat_s=None)
-        self._sink, self._metrics, self._memory = sink, metrics, Memory(url, keys.prefix, name)
+        self._sink, self._metrics, self._memory = sink, metrics, Memory(url, keys, name)
         self._bucket = Bucket(sink.rate) if sink.rate else None
         self._stopping, self._seldom = threading.Event(), Seldom(log)
 
@@ -66,8 +68,12 @@ class Delivery(threading.Thread):
             self._memory.close()
 
     def _handle(self, alert: Alert) -> None:
-        told = self._memory.told(alert.id)
-        reason = decide(self._sink, alert, told, self._bucket, time.time_ns(), time.monotonic())
+        told, now_ns = self._memory.told(alert.id), time.time_ns()
+        mutes = read_mutes(self._memory.mutes(), now_ns)
+        muted = is_muted(alert, mutes)
+        reason = decide(self._sink, alert, told, self._bucket, now_ns, time.monotonic(), muted=muted)
+        if reason is LeftOut.MUTED:
+            log.info("%s: not told, muted %s: %s", self.name, _by_whom(alert, mutes), alert.summary())
         if reason in TOLD_LATER:
             self._memory.leave_out(str(reason))
         if reason is not None:
@@ -109,3 +115,9 @@ class Delivery(threading.Thread):
         self._metrics.failed(reason)
         log.error("%s: given up (%s: %s): %s", self.name, reason, error, alert.summary())
         return False
+
+
+def _by_whom(alert: Alert, mutes: Mapping[str, Mute]) -> str:
+    """Of the mute that ends first. Quoted: people typed it."""
+    mute = min((mutes[station.source_id] for station in alert.stations), key=lambda mute: mute.until)
+    return f"until {format_ns(mute.until)} by {mute.by!r} ({mute.why!r})"

@@ -50,7 +50,7 @@ class HeartbeatWatch(threading.Thread):
         super().__init__(name=f"heartbeat to.{name}", daemon=True)
         self._sink, self._metrics, self._silent_s = sink.model_copy(), metrics, silent_s
         keys = Keys.of(sink.mode, prefix)
-        self._client, self._key, self._memory = connect(url, TIMEOUT_S), keys.heartbeat, Memory(url, keys.prefix, name)
+        self._client, self._key, self._memory = connect(url, TIMEOUT_S), keys.heartbeat, Memory(url, keys, name)
         self._stopping, self._seldom = threading.Event(), Seldom(log)
         self.pulse = Pulse(silent_s, time.monotonic())
         self._told: bool | None = None

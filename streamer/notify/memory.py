@@ -1,4 +1,4 @@
-"""What a sink has to remember through a restart, on Redis beside its consumer group.
+"""What a sink has to remember through a restart, on Redis beside its consumer group; and what operators muted there.
 
 Not a second queue: what is to be delivered stays with the group until it is acknowledged.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from quake.alerts import Keys
 from quake.connecting import connect
 from streamer.notify.deciding import Told
 
@@ -18,9 +19,9 @@ KEPT_S = 31 * 86_400
 class Memory:
     """Every call may raise `redis.RedisError`; what was to be kept is then kept by the next one."""
 
-    def __init__(self, url: str, prefix: str, name: str) -> None:
-        self._client = connect(url, TIMEOUT_S)
-        self._key = f"{prefix}:notify:{name}"
+    def __init__(self, url: str, keys: Keys, name: str) -> None:
+        self._client, self._keys = connect(url, TIMEOUT_S), keys
+        self._key = f"{keys.prefix}:notify:{name}"
         self._unsaved: tuple[str, Told] | None = None
 
     def close(self) -> None:
@@ -54,6 +55,11 @@ class Memory:
     def left_out(self) -> dict[str, int]:
         found: Any = self._client.hgetall(f"{self._key}:left_out")
         return {reason: int(count) for reason, count in found.items()}
+
+    def mutes(self) -> dict[str, str]:
+        """Asked for with each alert: a mute holds from when it is given."""
+        found: Any = self._client.hgetall(self._keys.mutes)
+        return dict(found)
 
     def is_lost(self) -> bool:
         """Whether a loss of the heartbeat was told, and that it was found again not yet."""

@@ -28,7 +28,8 @@ from quake.times import NS, format_ns
 from streamer.dashboard import app as app_module
 from streamer.dashboard import hub as hub_module
 from streamer.dashboard.guard import COOKIE
-from streamer.dashboard.stations import described, read_mutes
+from streamer.dashboard.stations import described
+from streamer.mutes import read_mutes
 from trainer.data.marks import read_marks
 
 TOKEN = "a token of some length"

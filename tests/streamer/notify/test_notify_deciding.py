@@ -186,7 +186,17 @@ def test_a_false_alarm_that_was_told_is_taken_back_whatever_the_rate() -> None:
 def test_what_is_not_sent_costs_no_token() -> None:
     bucket = Bucket(Rate(burst=1, every_s=3600))
     assert decide(Wants(), at(NOW_NS, stale=True), (), bucket, NOW_NS, 0.0) is LeftOut.STALE
+    assert decide(Wants(), at(NOW_NS), (), bucket, NOW_NS, 0.0, muted=True) is LeftOut.MUTED
     assert decide(Wants(), at(NOW_NS), (), bucket, NOW_NS, 1.0) is None
+
+
+def test_a_mute_stands_above_quiet_hours_and_below_a_false_alarm_that_was_told() -> None:
+    quiet = Quiet(**NIGHT, min_stations=1)  # which would let it through
+    assert left_out(Wants(quiet=quiet), at(NOW_NS), (), NOW_NS, muted=True) is LeftOut.MUTED
+    assert left_out(Wants(quiet=Quiet(**NIGHT)), at(NOW_NS), (), NOW_NS, muted=True) is LeftOut.MUTED
+    assert left_out(Wants(), at(NOW_NS, stale=True), (), NOW_NS, muted=True) is LeftOut.STALE
+    cancelled = at(NOW_NS, revision=1, status=Status.CANCELLED)
+    assert left_out(Wants(), cancelled, TOLD, NOW_NS, muted=True) is None
 
 
 def test_classes_of_magnitude_are_those_of_the_models() -> None:

@@ -18,8 +18,9 @@ from pydantic import TypeAdapter
 from valkey_server import OwnValkey, Valkey
 
 from quake import subscriber
-from quake.alerts import Alert, Keys, Mode, Status
+from quake.alerts import Alert, Keys, Kind, Mode, Status
 from quake.times import NS
+from streamer.mutes import Mute
 from streamer.notify import delivery, heartbeat
 from streamer.notify.config import AnySink
 from streamer.notify.delivery import Delivery
@@ -180,6 +181,55 @@ def test_what_the_rate_leaves_out_is_told_by_the_next_even_after_a_restart(valke
     data = [json.loads(body)["data"] for _, body in hook.posts]
     assert [one["left_out"] for one in data] == [{}, {}, {"rate": 3}, {}]
     assert hook.keys == [key(name) for name in "abfg"]
+
+
+def mute(server: Valkey, name: str, for_s: float) -> None:
+    """As the page does."""
+    now_ns = time.time_ns()
+    mute = Mute(until=now_ns + int(for_s * NS), by="kim", why="road works", since=now_ns)
+    with server.client() as client:
+        client.hset(Keys(server.prefix).mutes, f"FDSN:XX_{name}__H_H", mute.model_dump_json())
+
+
+def seen_by(name: str, *stations: str, kind: Kind = Kind.EVENT) -> Alert:
+    (first,) = alert(name).stations
+    onsets = tuple(first.model_copy(update={"source_id": f"FDSN:XX_{one}__H_H"}) for one in stations)
+    return new(name, kind=kind, stations=onsets)
+
+
+def test_what_muted_stations_alone_saw_is_not_sent_but_told_and_counted(
+    valkey: Valkey, hook: Hooked, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", delivery.__name__)
+    mute(valkey, "ABC", 3600)
+    mute(valkey, "DEF", 1800)
+    sink = webhook(hook.url, kinds=["event", "detection"])
+    with running(valkey, sink) as one, valkey.client() as client:
+        client.hset(Keys(valkey.prefix).mutes, "FDSN:XX_GHI__H_H", "no mute")
+        detection = seen_by("d", "ABC", kind=Kind.DETECTION)
+        client.xadd(Keys(valkey.prefix).detections, {"alert": detection.model_dump_json()})
+        put(valkey, valkey.prefix, seen_by("a", "ABC", "DEF"), seen_by("b", "ABC", "GHI"), seen_by("c", "GHI"))
+        until(lambda: one.count("left_out_total", reason="muted") == 2)
+        until(lambda: hook.keys == [key("b"), key("c")])
+        assert json.loads(hook.posts[0][1])["data"]["left_out"] == {}  # asked for, and so not told of later
+        (line,) = (told for told in caplog.messages if alert("a").id in told)
+        assert "not told, muted until" in line
+        assert "by 'kim' ('road works')" in line
+        client.hdel(Keys(valkey.prefix).mutes, "FDSN:XX_ABC__H_H")
+        put(valkey, valkey.prefix, seen_by("e", "ABC"))
+        until(lambda: hook.keys[2:] == [key("e")])
+
+
+def test_a_mute_ends_by_the_clock(valkey: Valkey, hook: Hooked) -> None:
+    mute(valkey, "ABC", 0.5)
+    end_s = time.monotonic() + 0.5
+    with running(valkey, webhook(hook.url)) as one:
+        put(valkey, valkey.prefix, new("a"))
+        until(lambda: one.count("left_out_total", reason="muted") == 1)
+        until(lambda: time.monotonic() > end_s)
+        put(valkey, valkey.prefix, new("b"))
+        until(lambda: hook.posts)
+    assert hook.keys == [key("b")]
 
 
 def test_an_exercise_wakes_nobody_who_did_not_ask(valkey: Valkey, hook: Hooked) -> None:
