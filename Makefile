@@ -88,4 +88,4 @@ models: setup
 	@scripts/models
 
 clean:
-	rm -rf .venv build dist mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-output
+	rm -rf .venv build dist mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-output streamer/dashboard/static/coastlines.*

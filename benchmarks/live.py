@@ -16,6 +16,7 @@ from quake.alerts import Keys, ModelIdentity
 from streamer.grid import Grid
 from streamer.hooks import Hooks
 from streamer.inventory import Stations
+from streamer.live.envelope import Envelope
 from streamer.live.feed import About, Feed
 from streamer.live.view import View
 from streamer.stages import NS, Packet, Score, Window
@@ -45,6 +46,11 @@ def each_us(what: str, count: int, call: Callable[[], Any]) -> None:
     print(f"{what:<70} {1e6 * (time.perf_counter() - begun_s) / count:7.2f} us")
 
 
+def push(envelopes: list[Envelope], verticals: list[Packet]) -> None:
+    for number, packet in enumerate(verticals):
+        envelopes[number % STATIONS].push(packet)
+
+
 def main() -> None:
     about = About(
         "x", "live", ModelIdentity(name="x", version="1", sha256=""), "cpu", Thresholds(1, 1, 1, 1, 1, 1), 1, 1
@@ -61,6 +67,11 @@ def main() -> None:
     each_us("feed's thread, a packet of 400 samples", len(flat), feed._take)
     each_us("pipeline's thread, a window (batches of 16)", 16 * 500, lambda: [feed.scored(batch) for batch in scored])
     each_us("feed's thread, a window", 16 * 500, feed._take)
+    envelopes = [Envelope() for _ in range(STATIONS)]
+    verticals = [packet for packet in flat if packet.component == "Z"]
+    each_us("feed's thread, a vertical's packet for the helicorder", len(verticals), lambda: push(envelopes, verticals))
+    what = f"feed's thread, the helicorders of {STATIONS} stations, every half a minute"
+    each_us(what, 1, lambda: [list(envelope.take()) for envelope in envelopes])
     each_us(f"feed's thread, the states of {STATIONS} stations, every two seconds", 1, feed._state)
 
 

@@ -190,6 +190,10 @@ class Keys:
         """There while somebody looks at the station; whoever does sets it to expire soon, again and again."""
         return f"{self.prefix}:live:viewer:{subject}"
 
+    def hour(self, subject: str, hour: int) -> str:
+        """An hour of a station's helicorder, by its number since 1970: four letters for the least and most of each 5 s."""
+        return f"{self.prefix}:live:hour:{subject}:{hour}"
+
     def picture(self, alert_id: str) -> str:
         """JSON of the waveforms and probabilities around an alert's onset: of events for a week, else for half a day."""
         return f"{self.prefix}:live:picture:{alert_id}"

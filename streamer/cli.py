@@ -63,8 +63,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from streamer.terminal import watching
 
     config = load(arguments.config)
+    log_options = ["--log-level", arguments.log_level, *(["--log-json"] if arguments.log_json else [])]
     with watching(config, is_wanted=not arguments.log_json) as hooks:
-        return daemon.run(config, hooks, reread=lambda: load(arguments.config))
+        return daemon.run(config, hooks, reread=lambda: load(arguments.config), log_options=log_options)
 
 
 def _check(arguments: argparse.Namespace) -> int:

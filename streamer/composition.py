@@ -19,6 +19,7 @@ from streamer.alerting import Alerting
 from streamer.characteriser import Characteriser, load_characteriser
 from streamer.coincidence import Coincidence, Rules
 from streamer.config import SHIPPED_MODEL, Config, ConfigError
+from streamer.dashboard.beside import check as check_page
 from streamer.grid import Grid
 from streamer.hooks import Fan, Hooks
 from streamer.inventory import Stations, read_stations
@@ -240,6 +241,7 @@ def _on_cpu(config: Config, model: CompiledModel) -> Callable[[], CompiledModel]
 def prepare(config: Config, before: Watch | None = None) -> Watch:
     """All that `streamer.daemon.run` makes of the configuration, without a connection, a thread or a file that it writes.
     Raises `ConfigError`."""
+    check_page(config)
     stations, scorer = read_stations(config.inventory, config.places), load_scorer(config, before)
     nothing = Saved({}, None, {})
     receiving = source(config, nothing, Hooks())

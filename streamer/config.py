@@ -195,6 +195,27 @@ class LiveConfig(_Section):
     """What `quake-streamer dashboard` shows, on Redis: states of stations, samples while somebody looks, pictures of alerts."""
 
     enabled: bool = Field(default=True, description="A thread of its own writes it, which the pipeline never waits for")
+    helicorder: bool = Field(
+        default=False, description="A day of each station's vertical too: some 75 kB of Redis for each station"
+    )
+
+
+class PageConfig(_Section):
+    """The web page as a process beside the daemon. Its token comes from QUAKE_DASHBOARD_TOKEN(_FILE)."""
+
+    enabled: bool = Field(
+        default=False, description="Needs `quake[dashboard]`; started again if it ends, and ended with the daemon"
+    )
+    host: str = Field(default="127.0.0.1", description="Another than this machine's own needs the token")
+    port: int = Field(default=9109, ge=0, le=65_535, description="0: any free port, written to the log")
+    certificate: Path | None = Field(default=None, description="PEM, for https; read again when it is renewed")
+    key: Path | None = Field(default=None, description="Of the certificate, PEM, without a password")
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> PageConfig:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("page.certificate and page.key go together")
+        return self
 
 
 class ServerConfig(_Section):
@@ -303,6 +324,7 @@ class Config(Settings):
     )
     redis: RedisConfig = RedisConfig()
     live: LiveConfig = LiveConfig()
+    page: PageConfig = PageConfig()
     metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")
@@ -360,8 +382,11 @@ def resolve(content: dict[str, Any], path: Path) -> Config:
     )
     shadow = config.shadow and config.shadow.model_copy(update={"path": here / config.shadow.path})
     inventory = tuple(here / p for p in config.inventory)
-    metrics = config.metrics.model_copy(
-        update={name: here / given for name in ("certificate", "key") if (given := getattr(config.metrics, name))}
+    metrics, page = (
+        table.model_copy(
+            update={name: here / given for name in ("certificate", "key") if (given := getattr(table, name))}
+        )
+        for table in (config.metrics, config.page)
     )
     return config.model_copy(
         update={
@@ -371,6 +396,7 @@ def resolve(content: dict[str, Any], path: Path) -> Config:
             "characteriser": characteriser,
             "shadow": shadow,
             "metrics": metrics,
+            "page": page,
         }
     )
 

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from streamer import systemd
 from streamer.composition import Watch, compose, prepare, publish_settings, publisher, shadowed, source, warm_up
 from streamer.config import Config, ConfigError
+from streamer.dashboard.beside import Page
 from streamer.hooks import Fan, Hooks
 from streamer.host_clock import HostClock
 from streamer.http import serve
@@ -45,9 +46,16 @@ class Daemon:
     """The stages of one configuration after another, on one outbox."""
 
     def __init__(
-        self, watch: Watch, outbox: Outbox, hooks: Hooks, asked: Asked, ready: threading.Event, reload: Reload | None
+        self,
+        watch: Watch,
+        outbox: Outbox,
+        hooks: Hooks,
+        asked: Asked,
+        ready: threading.Event,
+        reload: Reload | None,
+        page: Page,
     ) -> None:
-        self._watch, self._outbox, self._hooks = watch, outbox, hooks
+        self._watch, self._outbox, self._hooks, self._page = watch, outbox, hooks, page
         self._asked, self._ready, self._reload = asked, ready, reload
         self._publishing: tuple[PublishSettings, Publisher] | None = None
 
@@ -72,6 +80,7 @@ class Daemon:
         """The stages of the present configuration, until the process or the configuration ends."""
         self._watch = self._next()
         watch = self._watch
+        self._page.follow(watch.config)
         with feeding(watch, self._hooks) as feed:
             self._watch_with(watch, feed)
 
@@ -141,9 +150,14 @@ class Daemon:
             self._publishing = None
 
 
-def run(config: Config, extra_hooks: Sequence[Hooks] = (), reread: Callable[[], Config] | None = None) -> int:
-    """Watch until SIGTERM or SIGINT; then 0. ``reread``: the configuration anew, for SIGHUP. Raises `ConfigError` where it
-    cannot start."""
+def run(
+    config: Config,
+    extra_hooks: Sequence[Hooks] = (),
+    reread: Callable[[], Config] | None = None,
+    log_options: Sequence[str] = (),
+) -> int:
+    """Watch until SIGTERM or SIGINT; then 0. ``reread``: the configuration anew, for SIGHUP. ``log_options``: of the command
+    line, for the page's process. Raises `ConfigError` where it cannot start."""
     with ExitStack() as stack:
         asked = stack.enter_context(signals())
         metrics, watchdog = Metrics(config.metrics.max_stations), Watchdog()
@@ -158,7 +172,9 @@ def run(config: Config, extra_hooks: Sequence[Hooks] = (), reread: Callable[[], 
         warm_up(watch)
         stack.enter_context(watchdog)
         reload = Reload(reread, hooks) if reread else None
-        Daemon(watch, outbox, hooks, asked, ready, reload).run()
+        page = Page(log_options)
+        stack.callback(page.stop)
+        Daemon(watch, outbox, hooks, asked, ready, reload, page).run()
         systemd.notify("STOPPING=1")
         return 0
 

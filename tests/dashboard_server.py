@@ -105,5 +105,5 @@ def beat(client: redis.Redis, keys: Keys, stations: Mapping[str, Any], daemon: s
         "servers": 1,
         "stations": stations,
     }
-    client.set(keys.live_state(daemon), json.dumps(state | changes), ex=15)
+    client.set(keys.live_state(daemon), json.dumps(state | changes), ex=300)
     client.hset(keys.heartbeat, daemon, str(time.time_ns()))

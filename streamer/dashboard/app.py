@@ -3,6 +3,7 @@
 GET  /api/state                  daemons, stations and their mutes
 GET  /api/alerts                 ?kind=event|detection &status= &station= (part of a name) &since= &until= (RFC 3339) &limit=
 GET  /api/alerts/ID              with its marks, and the picture's waveforms while they are kept
+GET  /api/helicorder/STATION     a day of its vertical, where the daemon keeps that (`streamer.live.envelope`)
 POST /api/alerts/ID/marks        {mark, by, comment}
 GET  /api/marks                  labels for the trainer, JSON lines
 PUT  /api/mutes/STATION          {until, by, why};  DELETE takes it back
@@ -34,12 +35,15 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
 from quake.alerts import Alert, Kind, Status
-from quake.times import Timestamp
+from quake.times import NS, Timestamp
 from streamer.dashboard import marks
 from streamer.dashboard.guard import COOKIE, Guard, Token
 from streamer.dashboard.hub import Browser, Hub
-from streamer.dashboard.stations import Mute
+from streamer.mutes import Mute
 
+STATIC, COASTLINES = files("streamer.dashboard") / "static", "coastlines.json"
+HOURS = 23
+"""Of a helicorder, before the one that runs."""
 MOST_BROWSERS = 100
 KEEP_ALIVE_S = 15.0
 """A line now and then, so that proxies do not take the stream for dead; states come oftener while all is well."""
@@ -117,6 +121,15 @@ class Api:
         alert = self._known(request)
         text: Any = await run_in_threadpool(self.hub.client.get, self.hub.keys.picture(alert.id))
         return JSONResponse(self.hub.shown(alert) | {"picture": json.loads(text) if text else None})
+
+    async def helicorder(self, request: Request) -> Response:
+        station = self._station(request)
+        newest_s = self.hub.state["stations"][station]["newest_s"] or self.clock_ns() / NS
+        last = int(newest_s // 3600)
+        hours = range(last - HOURS, last + 1)
+        keys = [self.hub.keys.hour(station, hour) for hour in hours]
+        found: Any = await run_in_threadpool(self.hub.client.mget, keys)
+        return JSONResponse({hour: text for hour, text in zip(hours, found, strict=True) if text})
 
     async def mark(self, request: Request) -> Response:
         said = marks.Said.model_validate_json(await request.body())
@@ -198,16 +211,27 @@ def application(hub: Hub, token: Token, host: str, *, is_tls: bool, clock_ns: Ca
         Route("/api/alerts", api.alerts),
         Route("/api/alerts/{id}", api.alert),
         Route("/api/alerts/{id}/marks", api.mark, methods=["POST"]),
+        Route("/api/helicorder/{station}", api.helicorder),
         Route("/api/marks", api.labels),
         Route("/api/mutes/{station}", api.mute, methods=["PUT"]),
         Route("/api/mutes/{station}", api.unmute, methods=["DELETE"]),
         Route("/api/events", api.events),
         Route("/api/sign-in", api.sign_in, methods=["POST"]),
         Route("/healthz", api.health),
-        Mount("/", StaticFiles(directory=str(files("streamer.dashboard") / "static"), html=True)),
+        *_without_coastlines(),
+        Mount("/", StaticFiles(directory=str(STATIC), html=True)),
     ]
     faults: Any = {ValidationError: _wrong, HTTPException: _refused, redis.RedisError: _unreachable}
     return Starlette(routes=routes, middleware=[Middleware(Guard, token=token, host=host)], exception_handlers=faults)
+
+
+def _without_coastlines() -> list[Route]:
+    """An answer that is no fault, where scripts/coastlines did not run before the installation."""
+
+    async def nothing(_: Request) -> Response:
+        return Response(status_code=204)
+
+    return [] if (STATIC / COASTLINES).is_file() else [Route(f"/{COASTLINES}", nothing)]
 
 
 async def _wrong(_: Request, error: ValidationError) -> Response:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +27,8 @@ from streamer.secret import SecretError, with_files
 LEAST_TOKEN = 16
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BACKLOG = 128
+NICE = 5
+"""Of the page beside a daemon."""
 STOP_S = 1
 """Longest time that a stop waits for browsers."""
 
@@ -39,6 +43,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=9109, help="0: any free port, written to the log")
     parser.add_argument("--certificate", type=Path, help="PEM, for https; read again when it is renewed")
     parser.add_argument("--key", type=Path, help="of the certificate, PEM, without a password")
+    parser.add_argument(
+        "--beside",
+        action="store_true",
+        help="a daemon, which starts it so: gives way to it, and ends with standard input",
+    )
 
 
 def redis_options(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
         from streamer.dashboard.hub import Hub
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'quake[dashboard]'") from error
-    token, context = _token(arguments.host), _context(arguments.certificate, arguments.key)
+    if arguments.beside:
+        _give_way()
+    token, context = read_token(arguments.host), _context(arguments.certificate, arguments.key)
     hub = _made(Hub, arguments)
     sock = _listen(arguments.host, arguments.port)
 
@@ -91,6 +102,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _give_way() -> None:
+    """To the daemon that started this process: it has the processor first, stays where memory is short, and takes the page along
+    however it ends, for then the input does."""
+    with suppress(OSError):
+        os.nice(NICE)
+        Path("/proc/self/oom_score_adj").write_text("500", "ascii")
+    threading.Thread(target=_end_with_input, daemon=True).start()
+
+
+def _end_with_input() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def write_marks(arguments: argparse.Namespace) -> int:
     """``quake-streamer marks``."""
     from quake.connecting import connect
@@ -120,7 +145,8 @@ def _made(make: Callable[[str, Keys], Any], arguments: argparse.Namespace) -> An
         raise ConfigError(f"--redis: {error}") from error
 
 
-def _token(host: str) -> str | None:
+def read_token(host: str) -> str | None:
+    """Raises `ConfigError` where others could reach the page there without one."""
     try:
         token = with_files(os.environ).get("quake_dashboard_token")
     except SecretError as error:

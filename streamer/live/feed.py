@@ -31,9 +31,10 @@ QUEUE = 8192
 """What may wait for the thread: some 16 MB of packets."""
 ROUND_S = 0.25
 """How often the thread takes what waits."""
-VIEWERS_S, STATE_S = 1.0, 2.0
-"""How often is asked who looks, and states are written."""
+VIEWERS_S, STATE_S, HOURS_S = 1.0, 2.0, 30.0
+"""How often is asked who looks, and states and helicorders are written."""
 STATE_EXPIRES_S = 15
+HOUR_EXPIRES_S = 25 * 3600
 DATA_EXPIRES_S = 30
 """After the last viewer has gone."""
 PICTURE_EXPIRES_S = {Kind.EVENT: 7 * 86_400, Kind.DETECTION: 43_200}
@@ -73,7 +74,7 @@ class Feed(Hooks):
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live", daemon=True)
         self._seldom = Seldom(log)
-        self._viewers_due_s = self._state_due_s = self._retry_s = 0.0
+        self._viewers_due_s = self._state_due_s = self._hours_due_s = self._retry_s = 0.0
 
     def start(self, expected: Callable[[], Mapping[str, object]]) -> None:
         """``expected``: subjects that are known to come."""
@@ -168,6 +169,9 @@ class Feed(Hooks):
             self._write_data(pipe)
             for alert, picture in self._view.take_pictures(PICTURES):
                 pipe.set(self._keys.picture(alert.id), json.dumps(picture), ex=PICTURE_EXPIRES_S[alert.kind])
+            if self._view.has_helicorder and now_s >= self._hours_due_s:
+                self._hours_due_s = now_s + HOURS_S
+                self._write_hours(pipe)
             if now_s >= self._state_due_s:
                 self._state_due_s = now_s + STATE_S
                 pipe.set(self._keys.live_state(self._about.daemon), self._state(), ex=STATE_EXPIRES_S)
@@ -189,6 +193,11 @@ class Feed(Hooks):
             pipe.xtrim(name, maxlen=ENTRIES)
             pipe.expire(name, DATA_EXPIRES_S)
 
+    def _write_hours(self, pipe: Any) -> None:
+        for subject, hour, place, text in self._view.take_hours():
+            pipe.setrange(self._keys.hour(subject, hour), place, text)
+            pipe.expire(self._keys.hour(subject, hour), HOUR_EXPIRES_S)
+
     def _state(self) -> str:
         about, t = self._about, self._about.thresholds
         return json.dumps(
@@ -202,6 +211,7 @@ class Feed(Hooks):
                 "in_a_row": t.in_a_row,
                 "hop_s": about.hop_s,
                 "window_s": about.window_s,
+                "helicorder": self._view.has_helicorder,
                 "health": self._view.health,
                 "servers": len(self._view.up),
                 "stations": self._view.stations(self._expected()),
@@ -226,7 +236,8 @@ def feeding(watch: Watch, told: Hooks) -> Iterator[Feed | None]:
         window_s=scorer.grid.window_ns / NS,
     )
     keys = Keys.of(config.mode, config.redis.prefix)
-    feed = Feed(connect(config.redis.url, TIMEOUT_S), keys, about, View(scorer.grid, watch.stations), told)
+    view = View(scorer.grid, watch.stations, has_helicorder=config.live.helicorder)
+    feed = Feed(connect(config.redis.url, TIMEOUT_S), keys, about, view, told)
     try:
         yield feed
     finally:

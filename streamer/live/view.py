@@ -6,7 +6,7 @@ Told by `streamer.live.feed`, in its thread. Times of the data are nanoseconds U
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from quake.alerts import Alert, Kind, Status
 from streamer.grid import Grid
 from streamer.inventory import Stations
 from streamer.live.decimation import Decimator, Piece
+from streamer.live.envelope import Envelope
 from streamer.stages import NS, Packet, station_of
 
 KEPT_NS = 300 * NS
@@ -47,6 +48,8 @@ class Sight:
     pieces: deque[Piece] = field(default_factory=deque)
     windows: deque[tuple[int, float]] = field(default_factory=deque)
     """(end, probability)."""
+    envelope: Envelope = field(default_factory=Envelope)
+    """Of the vertical."""
 
 
 @dataclass(slots=True)
@@ -59,8 +62,8 @@ class Pending:
 
 
 class View:
-    def __init__(self, grid: Grid, stations: Stations) -> None:
-        self._grid, self._places = grid, stations.places
+    def __init__(self, grid: Grid, stations: Stations, *, has_helicorder: bool = False) -> None:
+        self._grid, self._places, self.has_helicorder = grid, stations.places, has_helicorder
         self.sights: dict[str, Sight] = {}
         self.health: dict[str, float] = {}
         self.up: set[str] = set()
@@ -80,6 +83,8 @@ class View:
 
     def packet(self, packet: Packet) -> None:
         sight = self.came(packet)
+        if self.has_helicorder and packet.component == "Z":
+            sight.envelope.push(packet)
         piece = sight.decimators.setdefault(packet.component, Decimator()).push(packet)
         if piece is not None:
             sight.pieces.append(piece)
@@ -147,6 +152,12 @@ class View:
         taken = {subject: items for subject, items in self.fresh.items() if items}
         self.fresh = {subject: [] for subject in self.fresh}
         return taken
+
+    def take_hours(self) -> Iterator[tuple[str, int, int, str]]:
+        """Of the helicorders: subject, hour since 1970, place of the first letter in it, letters."""
+        for subject, sight in self.sights.items():
+            for hour, place, text in sight.envelope.take():
+                yield subject, hour, place, text
 
     def stations(self, expected: Iterable[str]) -> dict[str, dict[str, Any]]:
         """For JSON: every station that data came of, and those that are ``expected``."""

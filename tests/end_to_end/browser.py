@@ -40,29 +40,21 @@ def chromium() -> Iterator[Browser]:
 
 
 class Dashboard:
-    """``quake-streamer dashboard``; may be killed and started again on the same port."""
+    """``quake-streamer dashboard``."""
 
     def __init__(self, *arguments: str) -> None:
-        self._arguments, self.address, self._port = arguments, "", "0"
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "streamer", "dashboard", "--port", self._port, *self._arguments]
+        command = [sys.executable, "-m", "streamer", "dashboard", "--port", "0", *arguments]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         line = self._process.stderr.readline()
         self.address = line.rpartition("page at ")[2].strip()
         assert self.address, line
-        self._port = self.address.rstrip("/").rpartition(":")[2]
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
 
     def __enter__(self) -> Dashboard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.kill()
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stderr is not None
+        self._process.stderr.close()

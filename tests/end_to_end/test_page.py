@@ -6,17 +6,21 @@ QUAKE_SCREENSHOTS=docs/screenshots pytest tests/end_to_end/test_page.py      mak
 from __future__ import annotations
 
 import os
+import re
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import Dashboard, chromium
-from daemon_harness import Place
+from daemon_harness import START_S, Life, Place, wait_for
 from dashboard_server import beat, publish, station, until
 from made_alerts import NOW_NS, alert
+from notify_servers import free_port
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 from redis import Redis
 
 from quake.alerts import Characterisation, Keys, Kind, StationOnset, Status
@@ -27,6 +31,8 @@ from streamer.server import ReplayServer
 WAIT_MS = 60_000
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 MOST_BYTES = 300_000
+SPEED = 240.0
+"""Of the recording of four minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +41,17 @@ def browser() -> Iterator[Browser]:
         yield made
 
 
-def opened(browser: Browser, address: str, **options: Any) -> Page:
-    """A page that fails the test on whatever it must not do."""
+def opened(browser: Browser, address: str, route: tuple[str, Any] | None = None, **options: Any) -> Page:
+    """A page that fails the test on whatever it must not do. ``route``: a pattern of addresses, and the JSON they answer with."""
     made = browser.new_context(**{"viewport": DESKTOP, "color_scheme": "dark", **options}).new_page()
     made.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
     made.on("request", lambda request: _own(request.url, address))
     made.on("pageerror", lambda error: pytest.fail(f"a fault of the page: {error}"))
     made.on("console", lambda told: _said(told.type, told.text))
+    if route:
+        found = {"status": 204} if route[1] is None else {"json": route[1]}
+        made.route(route[0], lambda asked: asked.fulfill(**found))
     made.goto(address)
     return made
 
@@ -72,32 +82,47 @@ def colours(page: Page, selector: str, top: float, bottom: float) -> int:
     return int(page.evaluate(script, [selector, top, bottom]))
 
 
-def test_the_demonstrations_night(browser: Browser, place: Place) -> None:
-    """Before the daemon, with it, its alerts, one looked at and marked, the server lost and found again: one page, never loaded anew."""
-    with (
-        ReplayServer(recordings(), speed=60.0) as server,
-        Dashboard("--redis", place.redis_url, "--prefix", place.prefix, "--mode", "replay") as dashboard,
-    ):
-        page = opened(browser, dashboard.address)
-        banner = page.locator("#banner")
-        expect(banner).to_contain_text("NO DAEMON IS WATCHING", timeout=WAIT_MS)
-        page.evaluate("window.isTheSame = true")
-        with place.start(place.configure(server.address)):
-            expect(banner).to_contain_text("Found again", timeout=WAIT_MS)
+def test_the_demonstrations_night(request: pytest.FixtureRequest, place: Place) -> None:
+    """The daemon's own page: its alerts, one looked at and marked, the page's process killed and found again, and gone with the
+    daemon. One page, never loaded anew."""
+    with ReplayServer(recordings(), speed=SPEED) as server:
+        config = place.configure(server.address)
+        config.write_text(f"{config.read_text()}[page]\nenabled = true\nport = {free_port()}\n")
+        with place.start(config) as daemon:
+            browser: Browser = request.getfixturevalue("browser")  # made while the daemon loads its model
+            page = opened(browser, address_of(daemon))
+            page.evaluate("window.isTheSame = true")
             expect(page.locator("#stations-rows tr")).to_have_count(4, timeout=WAIT_MS)
+            expect(page.locator("#map")).to_be_hidden()  # nobody told where the stations are
             page.get_by_role("button", name="BW.UH3.SH").click()
             expect(page.locator("#alerts-rows tr.event")).not_to_have_count(0, timeout=WAIT_MS)
             expect(page.locator("#alerts-rows tr.detection").first).to_be_visible()
             page.wait_for_function("document.title.startsWith('(')")
             until(lambda: colours(page, "#live-chart", 0.0, 0.15) > 5)
             until(lambda: colours(page, "#live-chart", 0.5, 0.7) > 200)  # the spectrogram
-            if os.environ.get("QUAKE_SCREENSHOTS"):
-                expect(banner).to_be_hidden(timeout=WAIT_MS)
             shoot(page, "page.png")
             look_at_the_alert(page)
-            lost_and_found(page, dashboard)
+            lost_and_found(page, daemon)
+            (last,) = pages_of(daemon)
+            daemon.kill()
+            until(
+                lambda: not Path(f"/proc/{last}").exists() or "Z" in Path(f"/proc/{last}/stat").read_text().split()[2]
+            )
         assert page.evaluate("window.isTheSame")
         page.context.close()
+
+
+def address_of(daemon: Life) -> str:
+    found: list[str] = []
+    wait_for("the page", lambda: found.extend(re.findall(r"page at (\S+)", daemon.text())) or found, START_S)
+    return found[0]
+
+
+def pages_of(daemon: Life) -> list[int]:
+    """Processes."""
+    children = Path(f"/proc/{daemon.process.pid}/task").glob("*/children")
+    found = [int(number) for file in children for number in file.read_text().split()]
+    return [number for number in found if b"dashboard" in Path(f"/proc/{number}/cmdline").read_bytes()]
 
 
 def look_at_the_alert(page: Page) -> None:
@@ -115,17 +140,24 @@ def look_at_the_alert(page: Page) -> None:
     expect(page.locator("#alerts-rows")).to_contain_text("earthquake · Kim")
 
 
-def lost_and_found(page: Page, dashboard: Dashboard) -> None:
+def lost_and_found(page: Page, daemon: Life) -> None:
     banner = page.locator("#banner")
-    dashboard.kill()
+    (first,) = pages_of(daemon)
+    os.kill(first, signal.SIGKILL)
     expect(banner).to_contain_text("CONNECTION LOST", timeout=10_000)
     shoot(page, "lost.png")
-    dashboard.start()
     expect(banner).to_contain_text("Found again", timeout=20_000)
     expect(page.locator("#alerts-rows tr.event").first).to_be_visible()
+    assert pages_of(daemon) != [first]
+    assert daemon.process.poll() is None
 
 
 # -- with what a daemon would have written ---------------------------------------------------------------------------
+
+
+def at(number: int) -> dict[str, float]:
+    """Made up: four columns, from west to east, of three stations."""
+    return {"latitude": 46.4 + 0.8 * (number % 3), "longitude": 8.0 + 1.5 * (number // 3)}
 
 
 @pytest.fixture
@@ -133,7 +165,7 @@ def written(place: Place) -> Iterator[tuple[Redis, Keys]]:
     """Stations of every condition, and alerts of every kind."""
     keys = Keys(place.prefix)
     names = [f"FDSN:XX_S{number:02d}__H_H" for number in range(12)]
-    stations = {name: station() for name in names}
+    stations = {name: station(**at(number)) for number, name in enumerate(names)}
     stations[names[1]] |= {"connected": False}
     stations[names[2]] |= {"quiet_s": 300.0}
     stations[names[3]] |= {"unused": {"gap": [12, 2.0]}}
@@ -144,7 +176,10 @@ def written(place: Place) -> Iterator[tuple[Redis, Keys]]:
         azimuth=None,
         unknown={"azimuth": "a back-azimuth is a station's, not an event's"},
     )
-    onsets = tuple(StationOnset(source_id=n, detection_id="d", onset=NOW_NS, probability=0.9) for n in names[5:9])
+    onsets = tuple(
+        StationOnset(source_id=n, detection_id="d", onset=NOW_NS + number * NS, probability=0.9)
+        for number, n in enumerate(names[5:9])
+    )
     with Redis.from_url(place.redis_url, decode_responses=True) as client:
         beat(client, keys, stations)
         publish(client, keys, alert("e", stations=onsets, characterisation=size))
@@ -209,6 +244,83 @@ def test_stations_say_what_is_wrong_and_are_muted_by_keyboard(
     page.context.close()
 
 
+COASTLINES = {
+    "transform": {"scale": [0.1, 0.1], "translate": [-180, -90]},
+    "arcs": [[[1850, 1340], [100, 0], [0, 50]], [[1850, 1370], [150, 0]]],  # 5 E 44 N, eastwards; 5 E 47 N
+    "objects": {"countries": {"geometries": [{"arcs": [[0, 1]]}, {"arcs": [[[~1]]]}, {"type": None}]}},
+}
+"""As TopoJSON has them: a coast, and a border, which two countries have."""
+
+
+def shown_on_map(page: Page, name: str) -> Locator:
+    return page.locator("#map-stations g", has=page.locator("title", has_text=name))
+
+
+def test_the_map_shows_stations_and_who_saw_what(
+    browser: Browser, dashboard: Dashboard, written: tuple[Redis, Keys]
+) -> None:
+    page = opened(browser, dashboard.address, route=("**/coastlines.json", COASTLINES))
+    group = page.locator("#map-stations g")
+    expect(group).to_have_count(12)
+    expect(page.locator("#map-coast")).to_have_attribute(
+        "d", re.compile(r"^M[-\d.]+ [\d.]+L[\d.]+ [\d.]+L[\d.]+ [-\d.]+$")
+    )
+    expect(page.locator("#map-borders")).to_have_attribute("d", re.compile(r"^M\S+ \S+L\S+ \S+$"))
+    expect(page.locator("#map-length")).to_have_text("100 km")
+    expect(shown_on_map(page, "XX.S01.HH")).to_have_class(re.compile("disconnected"))
+    expect(shown_on_map(page, "XX.S01.HH").locator(".shape")).to_have_text("✕")
+    left, right = (shown_on_map(page, f"XX.{name}.HH").bounding_box() for name in ("S00", "S09"))
+    assert left
+    assert right
+    assert left["x"] < right["x"] - 150
+    shown_on_map(page, "XX.S04.HH").click()
+    expect(page.locator("#live-title")).to_have_text("XX.S04.HH")
+    for key, name in (("ArrowRight", "S07"), ("ArrowUp", "S08"), ("ArrowLeft", "S05"), ("ArrowDown", "S04")):
+        page.locator("#map-view").press(key)
+        expect(page.locator("#live-title")).to_have_text(f"XX.{name}.HH")
+        expect(page.locator("#map-stations g.chosen")).to_contain_text(name)
+    page.locator("#alerts-rows tr.event a").click()
+    expect(page.locator("#map-stations g.saw")).to_have_count(4)
+    expect(shown_on_map(page, "XX.S06.HH")).to_contain_text("S06 +1.0")
+    shoot(page, "map.png")
+    page.get_by_role("link", name="All alerts").click()
+    expect(page.locator("#map-stations g.saw")).to_have_count(0)  # its onset is years ago
+    page.locator("#stations-filter").fill("S00")
+    expect(page.locator("#map-length")).to_have_text("5 km")
+    client, keys = written
+    beat(client, keys, {"FDSN:XX_S00__H_H": station(latitude=None, longitude=None)})
+    expect(page.locator("#map")).to_be_hidden()
+    page.context.close()
+
+
+def test_without_coastlines_the_map_has_stations_and_onsets_of_now(
+    browser: Browser, place: Place, written: tuple[Redis, Keys]
+) -> None:
+    """And where they lie on both sides of the date line, it is no map of the world."""
+    client, keys = written
+    names = ("FDSN:XX_SAV__H_H", "FDSN:XX_SUVA__H_H")
+    beat(
+        client,
+        keys,
+        {n: station(latitude=-18.0, longitude=east) for n, east in zip(names, (179.0, -179.0), strict=True)},
+    )
+    onset = time.time_ns()
+    for number, kind in enumerate((Kind.EVENT, Kind.DETECTION)):
+        saw = (StationOnset(source_id=names[number], detection_id="d", onset=onset, probability=0.9),)
+        publish(client, keys, alert(f"now{number}", kind=kind, onset=onset, stations=saw))
+    with Dashboard("--redis", place.redis_url, "--prefix", place.prefix) as dashboard:
+        page = opened(browser, dashboard.address, color_scheme="light", route=("**/coastlines.json", None))
+        expect(shown_on_map(page, "XX.SAV.HH")).to_have_class(re.compile(r"\bsaw\b(?! alone)"))
+        expect(shown_on_map(page, "XX.SUVA.HH")).to_have_class(re.compile("saw alone"))
+        expect(page.locator("#map-length")).to_have_text("50 km")
+        assert page.locator("#map-coast").get_attribute("d") == ""
+        west, east = (shown_on_map(page, f"XX.{name}.HH").bounding_box() for name in ("SAV", "SUVA"))
+        assert west
+        assert east
+        assert 100 < east["x"] - west["x"] < 400
+        page.context.close()
+
+
 def test_the_page_is_small_and_asks_for_the_token(
     browser: Browser, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +337,12 @@ def test_the_page_is_small_and_asks_for_the_token(
         token.fill("a token of some length")
         page.get_by_role("button", name="Sign in").click()
         expect(page.locator("#banner")).to_contain_text("NO DAEMON IS WATCHING", timeout=WAIT_MS)
+        with (
+            page.expect_response("**/coastlines.json") as coastlines,
+            Redis.from_url(place.redis_url, decode_responses=True) as client,
+        ):
+            beat(client, Keys(place.prefix), {"FDSN:XX_S00__H_H": station()})
+        coastlines.value.finished()
         assert 30_000 < sum(sizes) < MOST_BYTES
         context.close()
 
@@ -262,7 +380,6 @@ def fill(client: Redis, keys: Keys, names: list[str]) -> None:
     """Twelve seconds of a network whose every cell changes, and of one station's samples."""
     import base64
     import json
-    import time
 
     import numpy as np
 

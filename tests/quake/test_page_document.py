@@ -19,6 +19,7 @@ def test_every_key_is_told() -> None:
         keys.live_data("STATION"),
         keys.viewer("STATION"),
         keys.picture("ALERT"),
+        keys.hour("STATION", 0).replace(":0", ":HOUR"),
         keys.marks,
         keys.mutes,
     }

@@ -120,6 +120,16 @@ def test_an_alert_comes_with_its_picture_while_it_is_kept(night: Page, client: R
     assert night.ask(f"api/alerts/{ident}")[1]["picture"] == {"a": 1}
 
 
+def test_a_day_is_told_by_the_hour_up_to_the_newest_sample(night: Page, client: Redis, keys: Keys) -> None:
+    hour = int(time.time() - 1) // 3600
+    for back in (0, 3, 23, 24):
+        client.setrange(keys.hour(ABC, hour - back), 4, "abcd")
+    status, found, _ = night.ask(f"api/helicorder/{ABC}")
+    assert (status, found) == (200, {str(hour - back): "\0\0\0\0abcd" for back in (23, 3, 0)})
+    assert night.ask(f"api/helicorder/{DEF}")[1] == {}
+    assert night.ask("api/helicorder/none")[0] == 404
+
+
 def messages(answer: Any, wanted: int) -> list[tuple[str, Any]]:
     """The first of the stream."""
     found: list[tuple[str, Any]] = []
@@ -324,7 +334,9 @@ def guarded(valkey: Valkey, keys: Keys) -> Iterator[Page]:
         yield made
 
 
-@pytest.mark.parametrize("path", ["api/state", "api/alerts", "api/alerts/x", "api/marks", "api/events"])
+@pytest.mark.parametrize(
+    "path", ["api/state", "api/alerts", "api/alerts/x", "api/marks", "api/events", "api/helicorder/x"]
+)
 def test_without_the_token_nothing_is_told(guarded: Page, path: str) -> None:
     assert guarded.ask(path)[0] == 401
     for wrong in (f"Basic {TOKEN}", "Bearer wrong", f"Bearer {TOKEN}x", "Bearer \udcff"):

@@ -36,13 +36,16 @@ class Told(Hooks):
         self.dropped += count
 
 
-def view() -> View:
-    return View(GRID, Stations({"XX_ABC": (48.0, 11.0)}, {}))
+def view(*, has_helicorder: bool = False) -> View:
+    return View(GRID, Stations({"XX_ABC": (48.0, 11.0)}, {}), has_helicorder=has_helicorder)
 
 
 @contextmanager
-def fed(server: Valkey | OwnValkey, prefix: str, told: Hooks | None = None) -> Iterator[Feed]:
-    made = Feed(connect(server.url, 1.0), live.Keys(prefix), ABOUT, view(), told or Hooks())
+def fed(
+    server: Valkey | OwnValkey, prefix: str, told: Hooks | None = None, *, has_helicorder: bool = False
+) -> Iterator[Feed]:
+    seen = view(has_helicorder=has_helicorder)
+    made = Feed(connect(server.url, 1.0), live.Keys(prefix), ABOUT, seen, told or Hooks())
     made.start(lambda: {"FDSN:XX_NEW__H_H": None})
     try:
         yield made
@@ -52,7 +55,7 @@ def fed(server: Valkey | OwnValkey, prefix: str, told: Hooks | None = None) -> I
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ROUND_S", "VIEWERS_S", "STATE_S", "RETRY_S"):
+    for name in ("ROUND_S", "VIEWERS_S", "STATE_S", "HOURS_S", "RETRY_S"):
         monkeypatch.setattr(live, name, 0.02)
 
 
@@ -241,3 +244,25 @@ def test_who_looks_gets_the_minutes_before_anew_once_redis_is_back(
             client.delete(data)
             client.set(viewer, 1)
             until(lambda: client.xlen(data) == 2)
+
+
+def test_a_day_is_kept_only_where_it_is_asked_for(valkey: Valkey) -> None:
+    other, asked = f"{valkey.prefix}:other", f"{valkey.prefix}:asked"
+    key, late = (live.Keys(asked).hour(SUBJECT, EPOCH_S // 3600 + later) for later in (0, 1))
+    with fed(valkey, other) as without, fed(valkey, asked, has_helicorder=True) as feed, valkey.client() as client:
+        for number in range(4):
+            for one in (without, feed):
+                one.packet(packet("Z", 1000 * number, noise(1000)))
+                one.packet(packet("N", 1000 * number, noise(1000)))
+        first = EPOCH_S % 3600 // 5
+        until(lambda: client.strlen(key) == 4 * (first + 8))
+        text: Any = client.get(key)
+        assert text[: 4 * first] == "\0" * 4 * first
+        assert "\0" not in text[4 * first :]
+        assert live.HOUR_EXPIRES_S - 60 < int(client.ttl(key)) <= live.HOUR_EXPIRES_S
+        feed.packet(packet("Z", 100 * (3600 - EPOCH_S % 3600), noise(1000)))
+        until(lambda: client.strlen(late) == 8)
+        assert client.strlen(key) == 4 * (first + 8)
+        until(lambda: state(valkey, asked)["stations"] and state(valkey, other)["stations"])
+        assert (state(valkey, asked)["helicorder"], state(valkey, other)["helicorder"]) == (True, False)
+        assert not client.keys(f"{other}:live:hour:*")

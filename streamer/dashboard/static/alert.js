@@ -3,6 +3,7 @@
 import { ask, byId, make, operator, remember, setText, shortName } from "./dom.js";
 import { Chart, Series } from "./chart.js";
 import { on } from "./feed.js";
+import { setShown } from "./map.js";
 
 const SAY = [["acknowledged", "Seen"], ["earthquake", "Earthquake"], ["false_alarm", "False alarm"], ["withdrawn", "Withdraw"], ["comment", "Comment only"]];
 const BEFORE_S = 30, AFTER_S = 60;
@@ -16,6 +17,7 @@ export async function showAlert(id) {
   byId("alert").hidden = !id;
   byId("live").hidden = byId("alerts").hidden = Boolean(id);
   clearTimeout(timer);
+  if (isOther) setShown(null);
   if (!id) return;
   if (isOther) { station = null; byId("alert").replaceChildren(); }
   try {
@@ -41,6 +43,7 @@ function fill(alert) {
   section.querySelector(".about").replaceChildren(...about(alert));
   section.querySelector(".said").replaceChildren(...said(alert.marks));
   draw(alert);
+  setShown(alert);
 }
 
 function build(section, alert) {

@@ -2,6 +2,7 @@
 
 import { ask, byId, make, shortName } from "./dom.js";
 import { setOnsets } from "./live.js";
+import { setAlerts } from "./map.js";
 
 const MARKS = { acknowledged: "seen", earthquake: "earthquake", false_alarm: "false alarm", withdrawn: "withdrawn", comment: "comment" };
 const SHOWN = 4; // names of stations
@@ -30,6 +31,7 @@ function show(alerts) {
   const news = alerts.filter((alert) => alert.kind === "event" && !alert.marks.length).length;
   document.title = news ? `(${news}) quake` : "quake";
   setOnsets(alerts);
+  setAlerts(alerts);
 }
 
 function row(alert) {

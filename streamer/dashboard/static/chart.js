@@ -1,6 +1,7 @@
 // Waveforms, spectrogram, probability and alerts of one station on one time axis.
 
 import { clock } from "./dom.js";
+import { drawHours } from "./helicorder.js";
 import { colour, FRAME, HOP, power } from "./spectrum.js";
 
 const LEFT = 86, RIGHT = 12, AXIS = 22, GAP = 6;
@@ -63,7 +64,7 @@ function samplesAt(pieces, rate, first, count) {
   return found;
 }
 
-/** Draws; `look` has series, from, to, on, off, onsets [{at, isEvent}], note. */
+/** Draws; `look` has series, from, to, on, off, onsets [{at, isEvent}], note; or hours, and no series. */
 export class Chart {
   constructor(canvas) {
     this.canvas = canvas;
@@ -92,6 +93,7 @@ export class Chart {
     pen.clearRect(0, 0, width, height);
     pen.font = `11px ${style.fontFamily}`;
     const { look } = this, room = height - AXIS - GAP * SHARES.length, sum = SHARES.reduce((a, b) => a + b);
+    if (look?.hours) return drawHours(this, look, width, height);
     if (!look?.series) return this.say(look?.note ?? "", width / 2, height / 2);
     this.x = (at) => LEFT + ((at - look.from) / (look.to - look.from)) * (width - LEFT - RIGHT);
     let top = GAP;

@@ -5,6 +5,7 @@ import { showAlert } from "./alert.js";
 import { byId, make, setText } from "./dom.js";
 import { connect, on } from "./feed.js";
 import { choose, chosenStation } from "./live.js";
+import { showMap } from "./map.js";
 import { showStations } from "./stations.js";
 
 const BEHIND_S = 30;
@@ -35,16 +36,25 @@ function showHealth({ daemons }) {
   });
 }
 
+let known = null;
+
+/** Tables and map of what was told last. */
+function show(state) {
+  known = state;
+  showStations(state, chosenStation(), pick);
+  showMap(state, chosenStation(), pick);
+}
+
 on("state", (state) => {
   showHealth(state);
-  showStations(state, chosenStation(), pick);
+  show(state);
 });
 on("alert", refresh);
 on("connected", refresh);
 
 function pick(name) {
   choose(name);
-  for (const row of document.querySelectorAll("#stations-rows tr.chosen")) row.classList.remove("chosen");
+  show(known);
   if (location.hash.startsWith("#/alert")) location.hash = "#/";
 }
 

@@ -2,7 +2,7 @@
 
 import { byId, duration, make, setText, shortName } from "./dom.js";
 
-const SHAPES = { ok: "●", late: "◐", unused: "▲", silent: "■", disconnected: "✕", waiting: "○" };
+export const SHAPES = { ok: "●", late: "◐", unused: "▲", silent: "■", disconnected: "✕", waiting: "○" };
 const WORDS = { ok: "flowing", late: "late", unused: "not used", silent: "silent", disconnected: "disconnected", waiting: "no data yet" };
 
 const rows = new Map();
@@ -12,6 +12,9 @@ export function words(station) {
   const muted = station.muted ? " · muted" : "";
   return WORDS[station.condition] + why + muted;
 }
+
+/** Whether the filter lets it through. */
+export const isListed = (name) => !rows.get(name)?.line.hidden;
 
 /** `choose` hears the name of the station that was clicked. */
 export function showStations(state, chosen, choose) {
