@@ -196,7 +196,7 @@ class LiveConfig(_Section):
 
     enabled: bool = Field(default=True, description="A thread of its own writes it, which the pipeline never waits for")
     helicorder: bool = Field(
-        default=False, description="A day of each station's vertical too: some 75 kB of Redis for each station"
+        default=False, description="A day of each station's vertical too: some 140 kB of Redis for each station"
     )
 
 

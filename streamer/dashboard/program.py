@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--beside",
         action="store_true",
-        help="a daemon, which starts it so: gives way to it, and ends with standard input",
+        help="how a daemon starts it: gives way to other processes, and ends with standard input",
     )
 
 
@@ -59,6 +59,8 @@ def redis_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.beside:
+        _give_way()
     try:
         import uvicorn
 
@@ -67,8 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
         from streamer.dashboard.hub import Hub
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'quake[dashboard]'") from error
-    if arguments.beside:
-        _give_way()
     token, context = read_token(arguments.host), _context(arguments.certificate, arguments.key)
     hub = _made(Hub, arguments)
     sock = _listen(arguments.host, arguments.port)

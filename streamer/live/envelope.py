@@ -16,6 +16,8 @@ from streamer.stages import NS, Packet
 BIN_S = 5
 BINS = 3600 // BIN_S
 """In an hour."""
+LEAST_HZ = 1
+"""A slower channel is nothing to see, and one record of it may be long."""
 LETTERS = 4
 KEPT = 60
 """Bins that the next packets still widen: five minutes."""
@@ -39,7 +41,7 @@ class Envelope:
     def push(self, packet: Packet) -> None:
         samples, rate_hz = packet.samples, float(packet.rate)
         mean = float(samples.mean())
-        if not np.isfinite(mean):
+        if not np.isfinite(mean) or rate_hz < LEAST_HZ:
             return
         duration_s = len(samples) / rate_hz
         if self._baseline is None or abs(packet.start_ns - self._end_ns) > BASELINE_S * NS:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import Dashboard, chromium
 from daemon_harness import START_S, Life, Place, wait_for
@@ -26,6 +27,7 @@ from redis import Redis
 from quake.alerts import Characterisation, Keys, Kind, StationOnset, Status
 from quake.times import NS
 from streamer.demo import recordings
+from streamer.live.envelope import letters
 from streamer.server import ReplayServer
 
 WAIT_MS = 60_000
@@ -293,6 +295,29 @@ def test_the_map_shows_stations_and_who_saw_what(
     page.context.close()
 
 
+def test_a_day_is_an_hour_a_line(browser: Browser, dashboard: Dashboard, written: tuple[Redis, Keys]) -> None:
+    client, keys = written
+    hour, first = int(time.time()) // 3600, "FDSN:XX_S00__H_H"
+    wave = 500.0 * np.cos(np.arange(700))
+    text = letters(np.stack([wave - 100.0, wave + 900.0], axis=1))
+    page = opened(browser, dashboard.address)
+    day = page.locator("#live-span option[value='86400']")
+    expect(day).to_have_attribute("hidden", "")
+    beat(client, keys, {first: station()}, helicorder=True)
+    expect(day).not_to_have_attribute("hidden", "")
+    page.locator("#live-span").select_option("86400")
+    expect(page.locator("#live-chart")).to_have_attribute("aria-label", re.compile("a day of the vertical"))
+    assert colours(page, "#live-chart", 0.0, 0.4) < 3
+    client.set(keys.hour(first, hour - 20), text)
+    page.locator("#live-span").select_option("60")
+    page.locator("#live-span").select_option("86400")
+    until(lambda: colours(page, "#live-chart", 0.0, 0.4) > 5)
+    read = page.evaluate("async (text) => (await import('/helicorder.js')).decoded(text)", text)
+    assert read[:700] == pytest.approx(np.stack([wave - 100.0, wave + 900.0], axis=1), rel=0.011, abs=0.51)
+    assert read[700:] == [None] * 20
+    page.context.close()
+
+
 def test_without_coastlines_the_map_has_stations_and_onsets_of_now(
     browser: Browser, place: Place, written: tuple[Redis, Keys]
 ) -> None:
@@ -380,8 +405,6 @@ def fill(client: Redis, keys: Keys, names: list[str]) -> None:
     """Twelve seconds of a network whose every cell changes, and of one station's samples."""
     import base64
     import json
-
-    import numpy as np
 
     random = np.random.default_rng(0)
     for second in range(12):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -94,3 +95,10 @@ def test_what_nobody_takes_fills_an_hour_and_no_more() -> None:
         envelope.push(packet("Z", 500 * number, noise(500)))
     assert sum(len(text) for _, _, text in envelope.take()) == 4 * BINS
     assert len(envelope._bins) == 60
+
+
+def test_nothing_is_made_of_slow_channels_and_of_no_numbers() -> None:
+    envelope = Envelope()
+    envelope.push(packet("Z", 0, noise(10_000), Fraction(1, 100)))
+    envelope.push(packet("Z", 0, np.full(100, np.nan, np.float32)))
+    assert list(envelope.take()) == []

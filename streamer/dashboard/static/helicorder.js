@@ -9,7 +9,7 @@ const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+
 const VALUES = new Map([...LETTERS].map((letter, value) => [letter, value]));
 
 /** Least and most of each bin, in counts; null where nothing is known. */
-function decoded(text) {
+export function decoded(text) {
   const count = (at) => {
     const code = 64 * VALUES.get(text[at]) + VALUES.get(text[at + 1]) - ZERO;
     return Math.sign(code) * (2 ** (Math.abs(code) / STEPS) - 1);

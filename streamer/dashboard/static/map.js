@@ -69,7 +69,8 @@ function lately() {
   const onsets = new Map();
   for (const alert of listed) {
     for (const { source_id: name, onset } of alert.status === "cancelled" || alert.muted ? [] : alert.stations) {
-      const isEvent = alert.kind === "event", isNew = stations[name]?.newest_s - Date.parse(onset) / 1000 < LATELY_S;
+      const isEvent = alert.kind === "event", newest = stations[name]?.newest_s;
+      const isNew = newest && newest - Date.parse(onset) / 1000 < LATELY_S;
       if (isNew && (isEvent || !onsets.has(name))) onsets.set(name, { isEvent, text: "" });
     }
   }
