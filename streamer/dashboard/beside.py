@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from streamer.config import Config, ConfigError
 from streamer.dashboard.program import read_token
@@ -22,6 +24,8 @@ from streamer.dashboard.program import read_token
 RETRY_S = (1.0, 60.0)
 """First and longest pause before it is started again; doubled each time until it once ran for `WELL_S`."""
 WELL_S = 60.0
+NICE, OOM_SCORE = 5, 500
+"""The daemon has the processor first, and stays where memory is short."""
 LOOK_S = 0.2
 STOP_S = 3.0
 """Longest time that a stop waits for it."""
@@ -115,6 +119,7 @@ class Page(threading.Thread):
             )
         except OSError as error:
             return str(error)
+        _give_way(process.pid)
         with process:
             while process.poll() is None and how == self._wanted and not self._stopping.wait(LOOK_S):
                 pass
@@ -124,3 +129,9 @@ class Page(threading.Thread):
             except subprocess.TimeoutExpired:
                 process.kill()
         return f"exit code {process.returncode}"
+
+
+def _give_way(process: int) -> None:
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, process, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
+        Path(f"/proc/{process}/oom_score_adj").write_text(str(OOM_SCORE), "ascii")

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,8 +26,6 @@ from streamer.secret import SecretError, with_files
 LEAST_TOKEN = 16
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BACKLOG = 128
-NICE = 5
-"""Of the page beside a daemon."""
 STOP_S = 1
 """Longest time that a stop waits for browsers."""
 
@@ -46,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--beside",
         action="store_true",
-        help="how a daemon starts it: gives way to other processes, and ends with standard input",
+        help="how a daemon starts it: it ends when its standard input does",
     )
 
 
@@ -60,7 +57,7 @@ def redis_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.beside:
-        _give_way()
+        threading.Thread(target=_end_with_input, daemon=True).start()
     try:
         import uvicorn
 
@@ -102,16 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _give_way() -> None:
-    """To the daemon that started this process: it has the processor first, stays where memory is short, and takes the page along
-    however it ends, for then the input does."""
-    with suppress(OSError):
-        os.nice(NICE)
-        Path("/proc/self/oom_score_adj").write_text("500", "ascii")
-    threading.Thread(target=_end_with_input, daemon=True).start()
-
-
 def _end_with_input() -> None:
+    """However the daemon ends that holds the other end."""
     os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), signal.SIGTERM)
 

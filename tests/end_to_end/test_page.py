@@ -145,10 +145,12 @@ def look_at_the_alert(page: Page) -> None:
 def lost_and_found(page: Page, daemon: Life) -> None:
     banner = page.locator("#banner")
     (first,) = pages_of(daemon)
+    assert Path(f"/proc/{first}/oom_score_adj").read_text().strip() == "500"
+    assert os.getpriority(os.PRIO_PROCESS, first) > os.getpriority(os.PRIO_PROCESS, daemon.process.pid)
     os.kill(first, signal.SIGKILL)
-    expect(banner).to_contain_text("CONNECTION LOST", timeout=10_000)
+    expect(banner).to_contain_text("CONNECTION LOST", timeout=WAIT_MS)
     shoot(page, "lost.png")
-    expect(banner).to_contain_text("Found again", timeout=20_000)
+    expect(banner).to_contain_text("Found again", timeout=WAIT_MS)
     expect(page.locator("#alerts-rows tr.event").first).to_be_visible()
     assert pages_of(daemon) != [first]
     assert daemon.process.poll() is None
