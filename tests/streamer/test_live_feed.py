@@ -266,3 +266,4 @@ def test_a_day_is_kept_only_where_it_is_asked_for(valkey: Valkey) -> None:
         until(lambda: state(valkey, asked)["stations"] and state(valkey, other)["stations"])
         assert (state(valkey, asked)["helicorder"], state(valkey, other)["helicorder"]) == (True, False)
         assert not client.keys(f"{other}:live:hour:*")
+        assert not without._view.sights[SUBJECT].envelope._bins
