@@ -9,7 +9,7 @@ const LEAST = 0.2; // degrees: what the map shows at the least
 const COARSE = 150; // pixels a degree: closer than this, coastlines of 1:110 million lead astray
 const NAMED = 30; // more stations than this are told by name only where something is to be said of them
 const LATELY_S = 300;
-const STEPS = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30]; // degrees
+const STEPS = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 90]; // degrees
 const LENGTHS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]; // kilometres
 const KM = 111.2; // a degree of latitude
 const TOWARDS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -90,7 +90,7 @@ function place(name, onset, isNamed, told) {
   const isFree = isNamed && !told.some((box) => left < box.right && left + wide > box.left && Math.abs(y - box.y) < LINE);
   if (isFree) told.push({ left, right: left + wide, y });
   label.textContent = isFree ? text : "";
-  label.setAttribute("x", isLeft ? -13 : 13);
+  label.setAttribute("x", isLeft ? -16 : 16);
   label.setAttribute("text-anchor", isLeft ? "end" : "start");
 }
 
@@ -147,15 +147,15 @@ function drawGround(width, height) {
 /** Meridians and parallels, with their degrees at the edge. */
 function grid() {
   const step = STEPS.find((degrees) => degrees * view.scale * view.squeeze > APART) ?? STEPS.at(-1), lines = [];
-  const half = { east: view.width / 2 / view.scale / view.squeeze, north: view.height / 2 / view.scale };
-  const told = (degrees, [plus, minus]) => `${Math.abs(degrees).toFixed(step < 0.1 ? 2 : step < 1 ? 1 : 0)}°${degrees < 0 ? minus : degrees > 0 ? plus : ""}`;
+  const half = { east: Math.min(view.width / 2 / view.scale / view.squeeze, 180), north: view.height / 2 / view.scale };
+  const told = (degrees, [plus, minus]) => `${Math.abs(degrees).toFixed(step < 0.1 ? 2 : step < 1 ? 1 : 0)}°${degrees % 180 === 0 ? "" : degrees < 0 ? minus : plus}`;
   for (let i = Math.ceil((view.east - half.east) / step); i * step < view.east + half.east; i++) {
     const x = view.width / 2 + (i * step - view.east) * view.squeeze * view.scale;
     lines.push(make("path", { d: `M${x} 0V${view.height}` }), make("text", { x: x + 3, y: 10 }, told(wrapped(i * step), "EW")));
   }
-  for (let i = Math.ceil((view.north - half.north) / step); i * step < view.north + half.north; i++) {
-    const y = view.y(i * step);
-    lines.push(make("path", { d: `M0 ${y}H${view.width}` }), make("text", { x: 3, y: y - 3 }, told(i * step, "NS")));
+  for (let i = Math.ceil(Math.max(view.north - half.north, -90) / step); i * step <= Math.min(view.north + half.north, 90); i++) {
+    const y = view.y(i * step), isFree = y < view.height - 36; // the scale's bar lies below
+    lines.push(make("path", { d: `M0 ${y}H${view.width}` }), make("text", { x: 3, y: y - 3 }, isFree ? told(i * step, "NS") : ""));
   }
   return lines;
 }
