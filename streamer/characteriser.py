@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +17,10 @@ from quake.alerts import Characterisation
 from quake.characterisation import characterisation, nothing, require_heads, unknown
 from quake.data.spec import ModelError, ModelSpec
 from quake.data.spec_file import is_torchscript, read_content, read_spec
-from quake.versions import ZOO
 from streamer.config import Config, ConfigError
 from streamer.grid import Grid
 from streamer.inventory import Stations
-from streamer.loading import load_compiled
+from streamer.loading import load_compiled, shipped
 from streamer.stages import Window
 from streamer.worker import Model
 
@@ -94,7 +94,7 @@ def load_characteriser(config: Config, stations: Stations, grid: Grid) -> Charac
     wanted = config.characteriser
     if not wanted.enabled:
         return None
-    path = wanted.path or ZOO / SHIPPED
+    path = wanted.path or shipped(SHIPPED)
     try:
         spec = read_spec(path)
         require_heads(spec)
@@ -105,7 +105,7 @@ def load_characteriser(config: Config, stations: Stations, grid: Grid) -> Charac
         raise ConfigError(f"characteriser: {fault}")
     if not stations.any_gain:
         return Characteriser(None, spec, stations, grid)
-    if wanted.path is None and (fault or _is_without_torch(config)):
+    if wanted.path is None and (fault or _wants_torch(config, path)):
         return Characteriser(None, spec, stations, grid, fault or NO_TORCH)
     model = load_compiled(
         "characteriser", path, sha256=wanted.sha256, threads=config.model.threads, trial=wanted.path is not None
@@ -113,9 +113,10 @@ def load_characteriser(config: Config, stations: Stations, grid: Grid) -> Charac
     return Characteriser(model, model.spec, stations, grid)
 
 
-def _is_without_torch(config: Config) -> bool:
-    """A small box, whose memory torch would fill."""
-    return config.model.path is not None and not is_torchscript(read_content(config.model.path))
+def _wants_torch(config: Config, path: Path) -> bool:
+    """On a small box, whose detector does without, and whose memory it would fill."""
+    detector = config.model.path
+    return detector is not None and is_torchscript(read_content(path)) and not is_torchscript(read_content(detector))
 
 
 def _misfit(spec: ModelSpec, name: str, grid: Grid) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quake.alerts import Keys, ModelIdentity
-from quake.versions import ZOO
 from streamer.acknowledge import Acknowledgement
 from streamer.alerting import Alerting
 from streamer.characteriser import Characteriser, load_characteriser
@@ -23,7 +22,7 @@ from streamer.dashboard.beside import check as check_page
 from streamer.grid import Grid
 from streamer.hooks import Fan, Hooks
 from streamer.inventory import Stations, read_stations
-from streamer.loading import load_compiled
+from streamer.loading import load_compiled, shipped
 from streamer.operation import Operation
 from streamer.outbox import Outbox, Saved
 from streamer.overload import Overload
@@ -86,7 +85,7 @@ class Watch:
 
 def model_path(config: Config) -> Path:
     """The configured model, or the one installed beside the program."""
-    return config.model.path or ZOO / SHIPPED_MODEL
+    return config.model.path or shipped(SHIPPED_MODEL)
 
 
 def load_scorer(config: Config, before: Watch | None = None) -> Scorer:

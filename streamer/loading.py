@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from quake.versions import ZOO
 from streamer.config import ConfigError
 
 if TYPE_CHECKING:
     from quake.artifact import CompiledModel
+
+
+def shipped(name: str) -> Path:
+    """The model installed beside the program; where an export of it lies there too, as in images without torch, that one."""
+    exported = (ZOO / name).with_suffix(".onnx")
+    return exported if exported.exists() else ZOO / name
 
 
 def load_compiled(

@@ -131,7 +131,7 @@ def check_command(line: str, page: str, others: Mapping[str, str]) -> None:
     words = shlex.split(line, comments=True)
     while words and (re.fullmatch(r"[A-Z_]+=\S*", words[0]) or words[0] in ("sudo", "torchrun")):
         words = words[1:] if words[0] != "torchrun" else words[words.index("-m") - 1 :]
-    program, arguments = words[0].removeprefix(".venv/bin/"), words[1:]
+    program, arguments = re.sub(r"^(\.venv|/opt/quake)/bin/", "", words[0]), words[1:]
     if arguments[:2] == ["-m", "trainer.cli"]:
         program, arguments = "quake-trainer", arguments[2:]
     if program == "quake-streamer":

