@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -318,3 +319,11 @@ def test_a_model_for_torch_says_what_is_missing(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "model: torch is not installed: pip install 'quake[torch]'" in done.stdout + done.stderr
+
+
+def test_onnx_runtime_tells_nobody_of_this_machine(tmp_path: Path) -> None:
+    """With its telemetry on it writes an id for it into the cache as soon as it is imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", "import quake.backends.onnx"], cwd=ROOT, env=environment, check=True)
+    assert list(tmp_path.rglob("*")) == []

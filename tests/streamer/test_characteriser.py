@@ -32,6 +32,7 @@ ANSWER = np.array([0.1, 0.2, 0.3, 0.4, *[0.05] * 4, 0.6, *[0.05] * 4], np.float3
 class Asked:
     """A compiled model's face."""
 
+    spec = SPEC
     answer: NDArray[np.float32] = field(default_factory=lambda: ANSWER)
     windows: list[NDArray[np.float32]] = field(default_factory=list)
 
@@ -139,10 +140,30 @@ def test_exports_beside_the_shipped_models_are_taken_instead(tmp_path: Path, mon
     small = tmp_path / "detector.onnx"
     small.write_bytes(b"\x08\x07 a graph")
     assert model_path(settings()) == small
-    (tmp_path / SHIPPED).with_suffix(".onnx").write_bytes(export_onnx(ZOO / SHIPPED))
+    exported = (tmp_path / SHIPPED).with_suffix(".onnx")
+    exported.write_bytes(b"\x08\x07 a graph, too")
+    taken: list[Path] = []
+
+    def load_compiled(_: str, path: Path, **named: object) -> Asked:
+        taken.append(path)
+        return Asked()
+
+    monkeypatch.setattr(characteriser, "read_spec", lambda _: SPEC)
+    monkeypatch.setattr(characteriser, "load_compiled", load_compiled)
     for detector in ({}, {"path": str(small)}):
-        one = load_characteriser(settings(model=detector), Stations({}, {}, given={"XX_ABC": 1e9}), GRID)
-        assert str(one) == f"{SPEC.name} {SPEC.version}, at stations of a known gain"
+        load_characteriser(settings(model=detector), Stations({}, {}, given={"XX_ABC": 1e9}), GRID)
+    assert taken == [exported, exported]
+
+
+@pytest.mark.drill
+def test_the_shipped_one_can_be_exported_and_asked(tmp_path: Path) -> None:
+    """deploy/Dockerfile does so."""
+    exported = tmp_path / "characteriser.onnx"
+    exported.write_bytes(export_onnx(ZOO / SHIPPED))
+    changes = {"characteriser": {"path": str(exported)}}
+    one = load_characteriser(settings(**changes), Stations({}, {}, given={"XX_ABC": 1e9}), GRID)
+    assert one is not None
+    assert one.ask(window()).magnitude is not None
 
 
 @pytest.mark.parametrize("grid", [Grid.of(50.0, 1040, 1.0), Grid.of(20.0, 416, 1.0), Grid.of(100.0, 3000, 1.0)])
