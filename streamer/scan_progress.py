@@ -88,14 +88,12 @@ class Progress(Hooks):
 
 
 def make_bar() -> Any:
-    """On standard error; None where that is no terminal, or without rich, which the extra ``archive`` brings."""
+    """On standard error; None where that is no terminal."""
     if not sys.stderr.isatty():
         return None
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-    except ImportError:
-        return None
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
     bar = Progress(BarColumn(), TextColumn("{task.fields[text]}"), console=Console(stderr=True), transient=True)
     bar.add_task("", total=1.0, text="")
     return bar

@@ -8,7 +8,8 @@ from typing import Any
 import redis
 
 from quake.alerts import Keys
-from streamer.dashboard.stations import described, read_mutes
+from streamer.dashboard.stations import described
+from streamer.mutes import read_mutes
 from streamer.stages import NS
 from streamer.terminal.table import Fact, Shown
 

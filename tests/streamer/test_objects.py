@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,8 @@ import obstore
 import pytest
 from made_archive import quarter_hour, without_clocks, write_sds
 from made_scorer import SERVERS, loud_scorer
-from moto.server import ThreadedMotoServer
 from obstore.store import from_url
+from valkey_server import own_port
 
 from quake.alerts import Mode
 from streamer import file_source, objects, scanning
@@ -25,18 +27,31 @@ from streamer.server.records import RecordError
 from streamer.trigger import Thresholds
 
 BUCKET = "s3://quake"
+SERVER = Path(__file__).parents[2] / "scripts" / "s3_server"
 LIMITS = Thresholds(on=0.9, off=0.5, in_a_row=2, release=2, dead_k=15, longest_k=60)
+
+
+def there_is_a_bucket(url: str) -> bool:
+    try:
+        urllib.request.urlopen(urllib.request.Request(f"{url}/quake", method="PUT"), timeout=30).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/quake", method="PUT"), timeout=30):
+    """Its environment is made with the first use, which takes the network and a minute."""
+    port = own_port()
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen([SERVER, str(port)], stderr=subprocess.DEVNULL) as server:
+        end_s = time.monotonic() + 240.0
+        while not there_is_a_bucket(url):
+            assert server.poll() is None, "scripts/s3_server ended"
+            assert time.monotonic() < end_s, "the S3 server does not answer"
+            time.sleep(0.1)
         yield url
-    server.stop()
+        server.terminate()
 
 
 @pytest.fixture
@@ -69,6 +84,7 @@ def put(store: objects.ObjectStore, folder: Path, prefix: str) -> None:
             obstore.put(store, f"{prefix}/{path.relative_to(folder)}", path)
 
 
+@pytest.mark.drill
 def test_a_store_gives_the_alerts_of_the_files_that_lie_there(
     tmp_path: Path, config: Config, store: objects.ObjectStore
 ) -> None:
@@ -83,6 +99,7 @@ def test_a_store_gives_the_alerts_of_the_files_that_lie_there(
     assert (without_clocks(found.alerts), found.faults) == (without_clocks(expected.alerts), ())
 
 
+@pytest.mark.drill
 def test_what_is_listed(tmp_path: Path, store: objects.ObjectStore) -> None:
     obstore.put(store, "some/one.mseed", b"12")
     obstore.put(store, "somewhere/else", b"123")
@@ -92,6 +109,7 @@ def test_what_is_listed(tmp_path: Path, store: objects.ObjectStore) -> None:
         listed(f"{BUCKET}/som")
 
 
+@pytest.mark.drill
 def test_a_copy_leaves_nothing_behind_and_faults_name_the_object(
     tmp_path: Path, store: objects.ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +127,7 @@ def test_a_copy_leaves_nothing_behind_and_faults_name_the_object(
     assert list((tmp_path / "copies").iterdir()) == []
 
 
+@pytest.mark.drill
 def test_a_store_that_fails_halfway_stops_the_scan(
     tmp_path: Path, config: Config, store: objects.ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +143,7 @@ def test_a_store_that_fails_halfway_stops_the_scan(
     assert "s3://quake/lost/" in found.faults[0]
 
 
+@pytest.mark.drill
 def test_a_store_that_does_not_answer_is_told(store: objects.ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     objects._store.cache_clear()
