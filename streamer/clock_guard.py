@@ -36,13 +36,14 @@ class ClockGuard:
         if held is None:
             self._held[packet.component] = packet
             return Verdict()
-        if not self._near(packet, held.start_ns):
+        if not self._near(packet, held.start_ns, held.end_ns):
             self._held[packet.component] = packet
             return Verdict(refused=(held,))
         if packet.start_ns == held.start_ns:  # the same one again agrees with nothing
             self._held[packet.component] = held
             return Verdict(refused=(packet,))
-        others = [p for p in self._held.values() if self._near(p, packet.start_ns)]
+        first_ns, last_ns = sorted((held.start_ns, packet.start_ns))
+        others = [p for p in self._held.values() if self._near(p, first_ns, last_ns)]
         self._held = {name: p for name, p in self._held.items() if p not in others}
         accepted = sorted([held, packet, *others], key=lambda p: p.start_ns)
         return Verdict(tuple(accepted), went_back=accepted[0].start_ns < clock_ns)

@@ -431,6 +431,15 @@ def test_a_clock_went_back_if_the_oldest_packet_that_is_taken_lies_before_it() -
     assert judged(guard, 3001, 1000) == ([2999, 3000, 3001], [], False)
 
 
+def test_records_longer_than_a_jump_agree_with_the_one_after_them() -> None:
+    """Six minutes of a 1 Hz channel in a record: after an outage the second begins where the first ends."""
+    guard, now_ns = ClockGuard(100 * NS), EPOCH_S * NS
+    first, north, second = (packet(code, at, noise(400), 1) for code, at in (("Z", 5000), ("N", 5000), ("Z", 5400)))
+    assert guard.judge(first, now_ns, now_ns).accepted == ()
+    assert guard.judge(north, now_ns, now_ns).accepted == ()
+    assert guard.judge(second, now_ns, now_ns).accepted == (first, north, second)
+
+
 def test_the_older_of_two_rates_makes_room_for_a_third() -> None:
     """Whichever is slower: a channel that goes through three rates keeps the one that it had last."""
     for rates in ((20, 50, 100), (100, 50, 20), (50, 100, 20), (50, 20, 100)):
