@@ -169,7 +169,7 @@ class TestCompose:
         service = SERVICES["page"]
         surroundings(VARIABLES, service["environment"])
         chosen = parsed(service["command"])
-        assert dashboard._token(chosen.host) == secret(secrets, "page-token")
+        assert dashboard.read_token(chosen.host) == secret(secrets, "page-token")
         assert dashboard._made(lambda url, _: url, chosen) == secret(secrets, "redis-url")
         assert service["ports"][0].endswith(f":{chosen.port}")
 
