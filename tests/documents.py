@@ -253,7 +253,8 @@ class Session:
         return (self._folder / title).read_text() if title else self._last
 
     def _others(self) -> str:
-        return "\n".join(f"{title}: {self._said(title)[-1500:]}" for title in self._running)
+        sizes = ", ".join(f"{path.name} {path.stat().st_size}" for path in sorted(self._folder.iterdir()) if path.is_file())
+        return "\n".join([f"files: {sizes}", *(f"{title}: {self._said(title)[-1500:]}" for title in self._running)])
 
     def _stop(self, title: str) -> None:
         """As Ctrl-C does; our programs end without a fault."""
