@@ -253,7 +253,9 @@ class Session:
         return (self._folder / title).read_text() if title else self._last
 
     def _others(self) -> str:
-        sizes = ", ".join(f"{path.name} {path.stat().st_size}" for path in sorted(self._folder.iterdir()) if path.is_file())
+        sizes = ", ".join(
+            f"{path.name} {path.stat().st_size}" for path in sorted(self._folder.iterdir()) if path.is_file()
+        )
         return "\n".join([f"files: {sizes}", *(f"{title}: {self._said(title)[-1500:]}" for title in self._running)])
 
     def _stop(self, title: str) -> None:

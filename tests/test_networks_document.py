@@ -105,6 +105,7 @@ def test_hybrid_vits() -> None:
         assert row["multiply-adds, M"] == rounded(multiply_adds(network, (33, 64)))
 
 
+@pytest.mark.drill
 def test_efficientnets() -> None:
     rows = table("backbone", "parameters, 2 classes")
     assert [names(row["backbone"])[0] for row in rows] == EfficientNetBackbone._member_names_
@@ -126,6 +127,7 @@ def test_what_torchvision_says_of_its_efficientnets() -> None:
         assert float(row["top-1, %"]) == weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
 
 
+@pytest.mark.drill
 def test_convnexts() -> None:
     rows = table("variant", "width")
     assert [names(row["variant"])[0] for row in rows] == list(ConvNeXtVariant)

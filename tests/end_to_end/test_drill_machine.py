@@ -116,7 +116,11 @@ def two_lives(place: Place, records: list[Record], damage: Callable[[Path], None
     ("damage", "fault", "is_told"),
     [
         pytest.param(
-            overwrite_page, "a page of the outbox, with alerts that were sent, is overwritten", True, id="page"
+            overwrite_page,
+            "a page of the outbox, with alerts that were sent, is overwritten",
+            True,
+            id="page",
+            marks=pytest.mark.drill,
         ),
         pytest.param(
             overwrite_log, "SQLite's log beside the outbox is overwritten", False, id="log", marks=pytest.mark.drill

@@ -219,7 +219,8 @@ def test_it_refuses_to_write(place: Place, demo_records: list[Record], undisturb
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "delay_s", [pytest.param(0.2, id="short"), pytest.param(1.5, id="long", marks=pytest.mark.drill)]
+    "delay_s",
+    [pytest.param(0.2, id="short", marks=pytest.mark.drill), pytest.param(1.5, id="long", marks=pytest.mark.drill)],
 )
 def test_slow(place: Place, demo_records: list[Record], undisturbed: list[Alert], delay_s: float) -> None:
     """Subscribers take 20 s without a heartbeat for a dead daemon; a slow Redis is none."""

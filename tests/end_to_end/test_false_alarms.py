@@ -75,6 +75,7 @@ def test_counts_by_file_list_and_pictures(folder: Path, tmp_path: Path, capsys: 
     assert "| UH3.mseed | BW.UH3 |" in capsys.readouterr().out
 
 
+@pytest.mark.drill
 def test_the_daemon_as_a_process_decides_the_same(folder: Path, config: Config, scorer: Scorer) -> None:
     heard = listen(folder / "UH4.mseed", "", config, scorer)
     assert sorted(closes for _, closes in heard.decided) == [False, False, True, True]

@@ -93,7 +93,7 @@ def test_killed_and_stopped_at_random_moments(
         ("committing", 1),
         pytest.param("committed", 2, marks=pytest.mark.drill),
         ("published", 3),
-        ("marked_sent", 2),
+        pytest.param("marked_sent", 2, marks=pytest.mark.drill),
     ],
 )
 def test_kill_at_each_failpoint(

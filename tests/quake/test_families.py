@@ -66,6 +66,7 @@ LARGE = {
     EfficientNetBackbone.B3,
     ConvNeXtVariant.PICO,
     ConvNeXtVariant.NANO,
+    ConvNeXtVariant.FEMTO,
     ConvNeXtVariant.TINY,
 }
 """Built as the others are, and ten seconds to some minutes each."""

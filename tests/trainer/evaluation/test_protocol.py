@@ -59,7 +59,7 @@ def as_json(report: dict[str, Any]) -> str:
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "picker", "other"),
-    [("stalta", False, None), ("eqt_volpick_ps", True, "phasenet_volpick")],
+    [("stalta", False, None), pytest.param("eqt_volpick_ps", True, "phasenet_volpick", marks=pytest.mark.drill)],
 )
 def test_equals_the_reference_on_other_detectors(
     shared: Path, evaluation: Path, reference: Reference, name: str, picker: bool, other: str | None

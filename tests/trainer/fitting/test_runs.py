@@ -79,6 +79,7 @@ def test_the_resolved_recipe_gives_the_same_run(plain: Path, tmp_path: Path) -> 
     assert same(weights(plain), weights(tmp_path / "again"))
 
 
+@pytest.mark.drill
 def test_a_step_in_pieces_is_the_same_step(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", CHARACTERISER)
     pieces = run(tmp_path / "pieces", CHARACTERISER, optimisation__accumulation=4)
@@ -406,6 +407,7 @@ def test_a_run_that_goes_on_from_any_step_ends_alike(
     assert [(row.step, row.loss, row.dev) for row in rows] == [(row.step, row.loss, row.dev) for row in others]
 
 
+@pytest.mark.drill
 def test_a_student_that_goes_on_hears_its_teacher_again(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
