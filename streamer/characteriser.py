@@ -32,6 +32,7 @@ PER_METRE = {"m/s": 1.0, "nm/s": 1e9}
 """Units that a characteriser may read, of those in a metre per second."""
 FAILED = "the characteriser failed"
 NO_ANSWER = "the characteriser has no answer to this window"
+NO_SAMPLES = "too much of these hours looks like earthquakes to keep the samples of all"
 NO_GAINS = "no station's gain is known"
 NO_TORCH = (
     "the shipped characteriser needs PyTorch, and this detector does without: characteriser.path may name an ONNX file"
@@ -67,6 +68,8 @@ class Characteriser:
         silent = unknown(self._spec, gain_known=gains is not None, oriented=oriented, whole=whole)
         if self._model is None or gains is None or len(silent) == len(self._spec.heads):
             return nothing(self._spec, silent, self._why_none)
+        if not window.samples.size:
+            return nothing(self._spec, silent, NO_SAMPLES)
         try:
             return characterisation(self._spec, self._answer(self._model, window, gains), silent)
         except ValueError as error:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import re
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +14,7 @@ from typing import TYPE_CHECKING
 from quake.alerts import Keys, Kind, Mode
 from quake.times import NS
 from quake.versions import Versions
-from streamer import outbox, results
+from streamer import logs, outbox, results
 from streamer.archive import END_NS
 from streamer.config import CONFIGURATION_VERSION, Config, ConfigError, load, printable, redacted, redis_url
 from streamer.dashboard import program as dashboard
@@ -30,32 +27,6 @@ if TYPE_CHECKING:
 
 NO_SERVER = {"source": [{"servers": ["seedlink://none"], "select": ["*.*"]}]}
 """A scan without a configuration reads files alone."""
-
-
-class JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["trace"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
-def _set_up_logging(arguments: argparse.Namespace) -> None:
-    handler = logging.StreamHandler()
-    plain = logging.Formatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    handler.setFormatter(JsonLines() if arguments.log_json else plain)
-    logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler], force=True)
-    logging.Formatter.converter = time.gmtime
-    for name in ("obspy", "seedlink_client", "matplotlib"):  # their news of each connection is not ours
-        logging.getLogger(name).setLevel(logging.WARNING)
-    threading.excepthook = lambda fault: logging.critical(
-        "thread %s ended by a fault", fault.thread, exc_info=fault.exc_value
-    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -325,7 +296,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    _set_up_logging(arguments)
+    logs.set_up(arguments.log_level.upper(), arguments.log_json)
     try:
         return int(arguments.function(arguments))
     except ConfigError as error:

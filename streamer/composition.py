@@ -218,7 +218,7 @@ def compose(
         coincidence=Coincidence(rule, saved.coincidence) if rule is not None else None,
         alerting=Alerting(config.mode, scorer.identity, scorer.grid, stations.places),
         acknowledgement=Acknowledgement(policies.ring_ns),
-        limit=Limit(config.trigger.most_a_minute or None),
+        limit=Limit(config.trigger.most_a_minute or None, saved.opened_ns),
         overload=Overload(int(config.worker.max_behind_s * NS)) if may_drop else None,
         outbox=outbox,
         wake_publisher=wake_publisher,

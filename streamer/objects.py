@@ -25,6 +25,10 @@ RETRY: RetryConfig = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
 """Of each request, with longer and longer waits between."""
 
 
+INDICES = 64
+"""Files whose records' places are remembered, a megabyte each: two days of ten stations."""
+
+
 class StoreError(OSError):
     """A store does not answer, or not us: its data are not missing, but unknown."""
 
@@ -80,6 +84,13 @@ def index_of(place: Place) -> Index:
         except RecordError as error:
             raise RecordError(str(error).replace(copy.name, str(place))) from error
     return replace(index, faults=tuple(fault.replace(copy.name, str(place)) for fault in index.faults))
+
+
+@lru_cache(maxsize=INDICES)
+def cached_index(place: Place, size: int) -> Index:
+    """Pieces of an archive that follow one another share files. ``size``: a file that has grown is another. Raises as
+    `index_of`."""
+    return index_of(place)
 
 
 def _chunks(place: Object) -> Iterator[bytes]:

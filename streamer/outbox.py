@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from quake.alerts import Alert
+from quake.times import parse_ns
 from streamer.coincidence import CoincidenceState
 from streamer.source.resume import ResumePoint
 from streamer.trigger import TriggerState
@@ -28,6 +29,8 @@ DAMAGED = ".damaged"
 BUSY_S = 10.0
 """The publisher marks alerts as sent while the pipeline commits; neither holds the file for longer than
 milliseconds."""
+OPENINGS = 2_000
+"""The newest that a restart looks at, for how many were told a minute."""
 FORGET = 1_000
 """Alerts forgotten together where the disk is short: some megabytes."""
 
@@ -114,6 +117,8 @@ class Saved:
     triggers: dict[str, TriggerState]
     coincidence: CoincidenceState | None
     resume: dict[tuple[str, str], ResumePoint]
+    opened_ns: tuple[int, ...] = ()
+    """When the newest openings of single stations were decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +224,14 @@ class Outbox:
         states = self._db.execute("SELECT subject, body FROM trigger_state")
         triggers = {subject: TriggerState.model_validate_json(body) for subject, body in states}
         body = self.get("coincidence")
-        return Saved(triggers, CoincidenceState.model_validate_json(body) if body else None, resume)
+        return Saved(
+            triggers, CoincidenceState.model_validate_json(body) if body else None, resume, tuple(self._openings())
+        )
+
+    def _openings(self) -> Iterator[int]:
+        newest = "FROM alert WHERE k IS NOT NULL AND revision = 0 AND json_valid(body) ORDER BY sequence DESC LIMIT ?"
+        for (text,) in self._db.execute(f"SELECT json_extract(body, '$.on_time') {newest}", (OPENINGS,)):
+            yield parse_ns(text)
 
     def check(self) -> str | None:
         """What is wrong with the file, None where it is sound: its pages, and what a restart needs of them."""

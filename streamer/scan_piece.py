@@ -7,22 +7,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from streamer.archive import END_NS
+from streamer.archive import DAY_NS, END_NS
 from streamer.composition import Scorer, policy
 from streamer.config import Config
 from streamer.file_source import ArchiveSource, Item
-from streamer.grid import Grid
 from streamer.hooks import Hooks
 from streamer.inventory import Stations
-from streamer.scan_passes import Reach, TwoPasses
-from streamer.scan_plan import AFTER_NS, BEFORE_NS, Piece
+from streamer.scan_passes import Reach, TwoPasses, bare
+from streamer.scan_plan import BEFORE_NS, Piece
 from streamer.stages import Packet, Passed, Refused, Score, Unscored, Unused, Window
-from streamer.station import Station
-from streamer.trigger import AGAIN_S
+from streamer.station import Policy, Station
+from streamer.trigger import AGAIN_S, onset_ns
 from streamer.worker import Cut, Decided, Worker
 
 PACKETS = 256
 """Between two looks at whether to stop."""
+KEPT = 2_000
+"""Windows of a subject whose samples a piece keeps for onset and size, 25 kB each: a hundred earthquakes. Where the
+probability never falls, all of them would be kept, and no size is told of what opens after these."""
 
 
 @dataclass(slots=True)
@@ -65,24 +67,27 @@ class PieceScorer:
         """None where it was stopped."""
         from_ns = max(self._scorer.grid.start_ns(piece.first) - BEFORE_NS, self._begin_ns)
         source = ArchiveSource(piece.parts, self._received_ns, from_ns, self._begin_ns, self._end_ns)
-        reading = _Reading(piece, self._scorer.grid, lambda subject: self._row(piece, source, subject))
-        while not reading.is_done(source.longest_ns) and (items := source.take(PACKETS, 0.0)):
+        reading = _Reading(
+            piece, self._scorer, _far_ns(self._policy), lambda subject: self._row(piece, source, subject)
+        )
+        while not reading.is_done(source.longest_ns) and (items := source.take(PACKETS)):
             if stopping():
                 return None
             reading.take(items)
-        scored = reading.result()
+        scored = reading.result(source.goes_on)
         scored.faults += source.faults
         return scored
 
     def _row(self, piece: Piece, source: ArchiveSource, subject: str) -> _Row:
-        begun = subject in piece.earlier or subject in source.earlier
+        seen = {**source.earlier.get(subject, {}), **piece.earlier.get(subject, {})}
         station = Station(
             subject,
             self._scorer.grid,
             self._policy,
             expected=piece.expected.get(subject, frozenset()),
             orient=self._stations.orient(subject),
-            next_k=piece.first - self.reach.release if begun else None,
+            next_k=piece.first - self.reach.release if seen else None,
+            seen=seen,
         )
         return _Row(station, TwoPasses(lambda windows: self._worker.score([*windows]), self.reach, self._batch))
 
@@ -91,6 +96,12 @@ def reach(scorer: Scorer) -> Reach:
     """What the detector's trigger may look at."""
     limits, grid = scorer.thresholds, scorer.grid
     return Reach(limits.in_a_row, limits.release, limits.off, round(max(AGAIN_S) * grid.rate / grid.hop))
+
+
+def _far_ns(policy: Policy) -> int:
+    """A record that starts so long after a window's end, and a record's length, is far from a station's clock that has not
+    decided the window."""
+    return max(policy.jump_ns, 2 * policy.max_wait_ns) + policy.max_wait_ns + BEFORE_NS
 
 
 @dataclass(slots=True)
@@ -102,13 +113,16 @@ class _Row:
 class _Reading:
     """One piece on its way through the stations."""
 
-    def __init__(self, piece: Piece, grid: Grid, row: Callable[[str], _Row]) -> None:
-        self._piece, self._make_row = piece, row
-        self._ends_ns = grid.end_ns(piece.last)
-        self._counts_ns = grid.start_ns(piece.first), grid.start_ns(piece.last + 1)
+    def __init__(self, piece: Piece, scorer: Scorer, far_ns: int, row: Callable[[str], _Row]) -> None:
+        """``far_ns``: as `_far_ns` tells."""
+        self._piece, self._far_ns, self._make_row = piece, far_ns, row
+        self._grid, self._in_a_row = scorer.grid, scorer.thresholds.in_a_row
+        self._ends_ns = self._grid.end_ns(piece.last)
+        self._counts_ns = self._grid.start_ns(piece.first), self._grid.start_ns(piece.last + 1)
         """Packets that end in here are this piece's, and not also of its neighbours, where something of them is left out."""
         self._rows: dict[str, _Row] = {}
         self._time_ns = 0
+        self._kept: Counter[str] = Counter()
         self._found = Scored(piece.first, piece.last)
 
     def is_done(self, longest_ns: int) -> bool:
@@ -117,7 +131,7 @@ class _Reading:
         if self._time_ns <= self._ends_ns + longest_ns:
             return False
         settled = all(row.station.next_k is None or self._is_settled(row) for row in self._rows.values())
-        return settled or self._time_ns > self._ends_ns + AFTER_NS
+        return settled or self._time_ns > self._ends_ns + 2 * longest_ns + self._far_ns
 
     def _is_settled(self, row: _Row) -> bool:
         """Whether all its windows are cut."""
@@ -134,10 +148,19 @@ class _Reading:
             for cut in row.station.cut():
                 self._feed(row.passes, cut)
 
-    def result(self) -> Scored:
-        for row in self._rows.values():
+    def result(self, goes_on: Callable[[str, int], bool]) -> Scored:
+        for subject, row in self._rows.items():
+            goes_on_later = subject in self._piece.later or goes_on(subject, row.station.newest_ns)
+            if goes_on_later and not self._is_settled(row):
+                self._cut_to_the_end(row)
             self._keep(row.passes.flush())
         return self._found
+
+    def _cut_to_the_end(self, row: _Row) -> None:
+        """As the next data will, whenever they come."""
+        row.station.advance(self._ends_ns + DAY_NS)
+        for cut in row.station.cut():
+            self._feed(row.passes, cut)
 
     def _insert(self, packet: Packet) -> _Row | None:
         self._time_ns = max(self._time_ns, packet.end_ns)
@@ -165,9 +188,19 @@ class _Reading:
     def _keep(self, items: Iterable[Decided]) -> None:
         for item in items:
             if (within := clipped(item, self._piece.first, self._piece.last)) is not None:
-                self._found.items.append(within)
+                self._found.items.append(self._light(within))
                 if not isinstance(within, Unscored):
                     self._found.windows += 1 if isinstance(within, Score) else within.last - within.first + 1
+
+    def _light(self, item: Decided) -> Decided:
+        """Without samples, from so many windows on."""
+        if not isinstance(item, Score) or not item.window.samples.size:
+            return item
+        self._kept[item.subject] += 1
+        if self._kept[item.subject] <= KEPT:
+            return item
+        first = item.k - self._in_a_row + 1
+        return replace(item, onset_ns=onset_ns(self._grid, item.window, first), window=bare(item.window))
 
 
 def newest(item: Cut | Decided) -> int:

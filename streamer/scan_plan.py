@@ -1,7 +1,7 @@
 """An archive in pieces that any process can score: some hours of the grid, of the stations whose files are the same. Pure.
 
 A piece begins a little early, where a station's rings have filled by the time of its first window, and knows the files after
-it too: a window at the edge of a gap waits until data come again.
+it too: a window at the edge of a gap waits until data come again, and what is scored then depends on whether any do.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from quake.times import NS
-from streamer.archive import DAY_NS, END_NS, Part
+from streamer.archive import APART_NS, END_NS, Part
 from streamer.grid import Grid
 
 PIECE_NS = 3 * 3_600 * NS
 """About: long against the opening of a day's file, short against a night, and what it comes to fits the memory."""
-BEFORE_NS = 120 * NS
-"""Read before a piece's first window: a window, the longest filter, and what a detection may be open from."""
+BEFORE_NS = 600 * NS
+"""Read before a piece's first window: a window, the longest filter, what a detection may be open from, and records enough
+for a station to know its clock."""
 LONGEST_NS = 3_600 * NS
 """A record that ends after the span's begin may have begun so long before it."""
-AFTER_NS = DAY_NS
-"""Read after it at most, for its last windows."""
+AFTER_NS = APART_NS
+"""Files that begin so long after it have no sample that its windows need."""
+
+Channel = tuple[str, str]
+"""(subject, component)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +35,17 @@ class Piece:
     last: int
     """Windows [first, last] of the grid."""
     parts: tuple[Part, ...]
-    """Files that reach into it, or come after it."""
+    """Files that reach into it, or begin soon after it."""
     expected: Mapping[str, frozenset[str]]
     """Subject -> components that come somewhere in the archive."""
-    earlier: frozenset[str]
-    """Subjects that have files before those."""
+    earlier: Mapping[str, Mapping[str, int]]
+    """Subject -> component -> about when it began, of what has files before those."""
+    later: frozenset[str]
+    """Subjects that have files after those."""
 
     @property
     def subjects(self) -> frozenset[str]:
-        return frozenset(subject for part in self.parts for subject, _ in part.channels)
+        return frozenset(subject for part in self.parts for subject in part.subjects)
 
 
 def plan(parts: Iterable[Part], grid: Grid, multiple: int, begin_ns: int = 0, end_ns: int = END_NS) -> Iterator[Piece]:
@@ -66,12 +72,12 @@ def grouped(parts: Iterable[Part]) -> list[list[Part]]:
 
     found = list(parts)
     for part in found:
-        first, *others = sorted({subject for subject, _ in part.channels})
+        first, *others = sorted(part.subjects)
         for other in others:
             leaders[leader(other)] = leader(first)
     groups: dict[str, list[Part]] = defaultdict(list)
     for part in found:
-        groups[leader(min(subject for subject, _ in part.channels))].append(part)
+        groups[leader(min(part.subjects))].append(part)
     return [groups[name] for name in sorted(groups)]
 
 
@@ -80,14 +86,15 @@ class _Group:
         self._parts = sorted(parts, key=lambda part: (part.begins_ns, str(part.path)))
         self._begins = [part.begins_ns for part in self._parts]
         self._longest_ns = max(part.ends_ns - part.begins_ns for part in self._parts)
-        expected = defaultdict(set)
-        for subject, component in (channel for part in self._parts for channel in part.channels):
-            expected[subject].add(component)
-        self._expected = {subject: frozenset(components) for subject, components in expected.items()}
-        self._since_ns = {
-            s: min(p.ends_ns for p in self._parts if any(s == of for of, _ in p.channels)) for s in expected
-        }
-        """When the first file of each subject is over."""
+        self._first: dict[Channel, Part] = {}
+        self._last: dict[Channel, Part] = {}
+        for part in self._parts:
+            for channel in part.channels:
+                self._first.setdefault(channel, part)
+                self._last[channel] = part
+        self._expected: dict[str, frozenset[str]] = defaultdict(frozenset)
+        for subject, component in self._first:
+            self._expected[subject] |= {component}
 
     def numbers(self, grid: Grid, windows: int, begin_ns: int, end_ns: int) -> set[int]:
         """Of the pieces that hold something."""
@@ -99,11 +106,17 @@ class _Group:
         return found
 
     def piece(self, grid: Grid, first: int, last: int) -> Piece:
-        begins_ns, ends_ns = grid.start_ns(first) - BEFORE_NS, grid.end_ns(last)
-        low, high = (
-            bisect_left(self._begins, begins_ns - self._longest_ns),
-            bisect_right(self._begins, ends_ns + AFTER_NS),
-        )
+        begins_ns, ends_ns = grid.start_ns(first) - BEFORE_NS, grid.end_ns(last) + AFTER_NS
+        low, high = bisect_left(self._begins, begins_ns - self._longest_ns), bisect_right(self._begins, ends_ns)
         parts = tuple(part for part in self._parts[low:high] if part.ends_ns >= begins_ns)
-        earlier = frozenset(subject for subject, since_ns in self._since_ns.items() if since_ns < begins_ns)
-        return Piece(first, last, parts, self._expected, earlier)
+        later = frozenset(subject for (subject, _), part in self._last.items() if part.begins_ns > ends_ns)
+        return Piece(first, last, parts, dict(self._expected), self._earlier(begins_ns), later)
+
+    def _earlier(self, before_ns: int) -> dict[str, dict[str, int]]:
+        """Of channels whose first file is over by then: of those that began with one file, the one that lasts counts as
+        later."""
+        found: dict[str, dict[str, int]] = defaultdict(dict)
+        over = [(p.begins_ns, self._last[c].ends_ns, c) for c, p in self._first.items() if p.ends_ns < before_ns]
+        for n, (begins_ns, _, (subject, component)) in enumerate(sorted(over)):
+            found[subject][component] = begins_ns + n
+        return dict(found)

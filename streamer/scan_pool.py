@@ -5,6 +5,7 @@ Processes, not threads: placing samples and cutting windows is Python, and would
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -13,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 
+from streamer import logs
 from streamer.composition import load_scorer
 from streamer.config import Config
 from streamer.inventory import read_stations
@@ -72,7 +74,7 @@ def side_by_side(job: Job, pieces: Iterable[Piece], processes: int, stopping: Ca
     context = get_context("spawn")  # a fork would take torch's threads along, dead
     stop = context.Event()
     with ExitStack() as stack:
-        pool = stack.enter_context(ProcessPoolExecutor(processes, context, _begin, (job, stop)))
+        pool = stack.enter_context(ProcessPoolExecutor(processes, context, _begin, (job, stop, *logs.as_here())))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         stack.callback(stop.set)
         try:
@@ -87,7 +89,7 @@ def _answers(
     waiting = deque[Future[Scored | None]]()
     while True:
         room = range(ahead - len(waiting))
-        waiting += [pool.submit(_score, _portable(piece)) for _, piece in zip(room, pieces, strict=False)]
+        waiting += [pool.submit(_score, piece) for _, piece in zip(room, pieces, strict=False)]
         scored = _answer(waiting.popleft(), stopping) if waiting else None
         if scored is None:
             return
@@ -101,23 +103,21 @@ def _answer(future: Future[Scored | None], stopping: Callable[[], bool]) -> Scor
     return None
 
 
-def _portable(piece: Piece) -> Piece:
-    """A file's index lies on the file itself, and goes to no other process."""
-    return replace(piece, parts=tuple(replace(part, index=None) for part in piece.parts))
-
-
 _scorer: PieceScorer
 _stop: Event
 
 
-def _begin(job: Job, stop: Event) -> None:
+def _begin(job: Job, stop: Event, log_level: str, log_json: bool) -> None:
     """In a new process, which Ctrl-C reaches too: its parent tells it to stop, and takes it along however it ends."""
     global _scorer, _stop
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    logging.disable(logging.WARNING)  # of what the configuration comes to: the parent has said so
     _scorer, _stop = job.scorer(), stop
+    logging.disable(logging.NOTSET)
+    logs.set_up(log_level, log_json)
 
 
 def _end_with(parent: BaseProcess | None) -> None:

@@ -85,7 +85,7 @@ def _found(paths: Sequence[Path | str], begin_ns: int, end_ns: int) -> tuple[lis
     if any(isinstance(path, str) for path in paths) and find_spec("obstore") is None:
         raise ConfigError("object stores: obstore is not installed: pip install 'quake[s3]'")
     try:
-        return find(paths, begin_ns, end_ns)
+        return find(paths, begin_ns, min(end_ns, time.time_ns()))  # what is of the future is a wrong time
     except OSError as error:
         raise ConfigError(str(error)) from error
 
@@ -108,7 +108,7 @@ def _place(path: Path | str) -> str:
 
 def _processes(scorer: Scorer, parts: Sequence[Part]) -> int:
     """As many as there are cores; one on a GPU, and where reading the archive takes no longer than starting another."""
-    is_small = sum(part.size for part in parts) < SMALL_BYTES
+    is_small = sum({part.path: part.size for part in parts}.values()) < SMALL_BYTES
     return 1 if is_small or scorer.model.device != "cpu" else cores()
 
 

@@ -163,6 +163,8 @@ class Score:
     window: Window
     probability: float
     """Of an earthquake, 0 to 1."""
+    onset_ns: int | None = None
+    """Of an earthquake that this window would open, where the samples are not kept to look for it."""
 
     @property
     def subject(self) -> str:

@@ -81,9 +81,11 @@ class Station:
         expected: frozenset[str] = frozenset(),
         orient: Callable[[dict[int, str], int], Orientation] | None = None,
         next_k: int | None = None,
+        seen: Mapping[str, int] | None = None,
     ) -> None:
         """``expected``: the SEED orientation codes that are known to come; others join once they do. ``next_k``: the
-        first window not yet decided, from an earlier run."""
+        first window not yet decided, from an earlier run. ``seen``: code -> time of its first sample, of what came long ago: a
+        packet is far from it."""
         self.subject = subject
         self.next_k = next_k
         """The first window not yet cut; None until there are data."""
@@ -94,10 +96,12 @@ class Station:
         self._components = Components(expected & ROWS.keys(), policy.max_wait_ns + grid.window_ns)
         self._begun = next_k is not None and self._components.announced
         self._given = next_k is not None
-        self._clock_ns: int | None = None
+        self._clock_ns: int | None = 0 if seen else None
         self._rows: dict[str, list[_Row]] = {}
         self._guard = ClockGuard(max(policy.jump_ns, 2 * policy.max_wait_ns))
         self._ready: deque[Window | Unscored] = deque()
+        for code, first_ns in (seen or {}).items():
+            self._components.seen(code, first_ns)
 
     @property
     def fill(self) -> float:
@@ -127,6 +131,10 @@ class Station:
         self._collect()
         while self._ready:
             yield self._ready.popleft()
+
+    def advance(self, clock_ns: int) -> None:
+        """As a packet does that begins then."""
+        self._tick(clock_ns)
 
     # -- packets -------------------------------------------------------------------------------------------------------
 

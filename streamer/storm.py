@@ -7,6 +7,7 @@ and a detection that is not told still takes part in them. Which of the stations
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from streamer.stages import NS, Detection
 
@@ -18,9 +19,10 @@ KEPT = 60
 class Limit:
     """``most`` a minute; None: no limit."""
 
-    def __init__(self, most: int | None) -> None:
+    def __init__(self, most: int | None, told_ns: Iterable[int] = ()) -> None:
+        """``told_ns``: when those were decided that an earlier run told."""
         self._most = most
-        self._told: Counter[int] = Counter()
+        self._told = Counter(dict(sorted(Counter(time_ns // MINUTE_NS for time_ns in told_ns).items())[-KEPT:]))
 
     def allows(self, opening: Detection) -> bool:
         """Whether this one is told; it is counted if so."""

@@ -18,7 +18,7 @@ from quake.characterisation import newer
 from quake.data.decision import ROUNDING, log_odds
 from streamer import onset
 from streamer.grid import Grid
-from streamer.stages import NS, Detection, Passed, Score, Unscored
+from streamer.stages import NS, Detection, Passed, Score, Unscored, Window
 
 NAMESPACE = uuid.UUID("6f1d1d0e-6f2c-5e0b-9c3a-7b0d5d1f4a11")
 """Of all alert ids: two daemons that watch one station make one id."""
@@ -88,6 +88,15 @@ def mean_log_odds(probabilities: Iterable[float]) -> float:
 
 def detection_id(subject: str, model: ModelName, k: int) -> str:
     return str(uuid.uuid5(NAMESPACE, f"detection|{subject}|{model.name}|{model.major}|{k}"))
+
+
+def onset_ns(grid: Grid, window: Window, first: int) -> int:
+    """Refined on the vertical of the deciding window, else on whichever component is there. ``first``: of the run."""
+    row = "ZNE".index(window.components[0])
+    end_of_first = grid.window - (window.k - first) * grid.hop
+    begin = max(0, end_of_first - int(onset.SEARCH_S * grid.rate))
+    index = onset.refine(window.samples[row], begin)
+    return grid.start_ns(window.k) + index * NS // grid.rate
 
 
 class Trigger:
@@ -182,7 +191,7 @@ class Trigger:
             id=detection_id(self._subject, self._model, first),
             first_k=first,
             opened_k=window.k,
-            onset_ns=self._onset(score, first),
+            onset_ns=score.onset_ns or onset_ns(self._grid, window, first),
             peak=max(p for _, p in state.run),
             components=window.components,
             complete=window.complete,
@@ -202,15 +211,6 @@ class Trigger:
         self.state.opened = None
         end_ns = self._grid.end_ns(k)
         return self._detection(opened, end_ns, end_ns, received_ns, self.state.trace)
-
-    def _onset(self, score: Score, first: int) -> int:
-        """Refined on the vertical of the deciding window, else on whichever component is there."""
-        window = score.window
-        row = "ZNE".index(window.components[0])
-        end_of_first = self._grid.window - (window.k - first) * self._grid.hop
-        begin = max(0, end_of_first - int(onset.SEARCH_S * self._grid.rate))
-        index = onset.refine(window.samples[row], begin)
-        return self._grid.start_ns(window.k) + index * NS // self._grid.rate
 
     def _detection(
         self,

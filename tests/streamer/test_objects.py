@@ -18,7 +18,7 @@ from obstore.store import from_url
 from valkey_server import own_port
 
 from quake.alerts import Mode
-from streamer import file_source, objects, scanning
+from streamer import objects, scanning
 from streamer.archive import find
 from streamer.config import Config, ConfigError, resolve
 from streamer.objects import Object, StoreError, index_of, listed
@@ -66,7 +66,7 @@ def store(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[objects.Ob
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setattr(objects, "RETRY", {"max_retries": 0})
     objects._store.cache_clear()
-    file_source.cached_index.cache_clear()
+    objects.cached_index.cache_clear()
     yield from_url(BUCKET)
     objects._store.cache_clear()
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import obspy
 import pytest
-from made_archive import quarter_hour, write_sds
+from made_archive import MIDNIGHT_NS, quarter_hour, write_sds
 from made_scorer import SERVERS, loud_scorer
 
 import streamer.archive
@@ -34,7 +34,7 @@ from streamer.scan_progress import Progress
 from streamer.scan_work import Work
 from streamer.server import Record
 from streamer.source import decode
-from streamer.stages import Packet, Unscored
+from streamer.stages import Packet, Score, Unscored
 from streamer.trigger import Thresholds
 
 NOW_NS = 1_800_000_000 * NS
@@ -187,7 +187,7 @@ def test_a_station_of_long_records_that_begins_at_a_piece_s_end(
     file = tmp_path / "both.mseed"
     file.write_bytes(in_records_of(late, 4096) + in_records_of(short, 256))
     parts, _ = find([file])
-    items = ArchiveSource(parts, NOW_NS).take(10**6, 0.0)
+    items = ArchiveSource(parts, NOW_NS).take(10**6)
     assert max(i.end_ns - i.start_ns for i in items if isinstance(i, Packet)) > 100 * NS
     assert scanned(config, scorer, file, tmp_path / "state")
     alerts = scan(config, scorer, items)
@@ -236,6 +236,44 @@ def test_a_scan_that_is_stopped_again_and_again_gives_the_same(
         assert runs < 60
     assert runs > 1
     assert told(alerts_of(state)) == told(expected)
+
+
+def test_the_limit_of_a_minute_outlives_a_stop(
+    tmp_path: Path, config: Config, records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four stations open twice within a minute, before and after the stop."""
+    monkeypatch.setattr(streamer.scan_plan, "PIECE_NS", 20 * NS)
+    scorer = loud_scorer(40, 3.0, Thresholds(on=0.9, off=0.5, in_a_row=2, release=2, dead_k=5, longest_k=8))
+    trigger = config.trigger.model_copy(update={"most_a_minute": 5})
+    config = config.model_copy(update={"trigger": trigger, "coincidence": False})
+    last = [r for r in records if r.start_ns > MIDNIGHT_NS + 300 * NS]
+    folder, heard = write_files(tmp_path / "archive", last), list[Alert]()
+    with Outbox(tmp_path / "state") as outbox:
+        work = Work(config, scorer, outbox, tuple(find([folder])[0]), 0, streamer.archive.END_NS)
+        assert not work.run(1, Progress(heard.append), lambda: bool(heard))
+    before = sum(not alert.revision for alert in alerts_of(tmp_path / "state"))
+    assert scanned(config, scorer, folder, tmp_path / "state")
+    assert scanned(config, scorer, folder, tmp_path / "whole")
+    opened = Counter(a.on_time // (60 * NS) for a in alerts_of(tmp_path / "whole") if not a.revision)
+    assert 0 < before < max(opened.values()) == 5
+    assert told(alerts_of(tmp_path / "state")) == told(alerts_of(tmp_path / "whole"))
+
+
+def test_where_all_is_loud_few_samples_are_kept_and_onsets_are_the_same(
+    tmp_path: Path, config: Config, records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamer.scan_piece, "KEPT", 10)
+    scorer = loud_scorer(-1, 3.0, Thresholds(on=0.9, off=0.5, in_a_row=2, release=2, dead_k=15, longest_k=60))
+    records = [r for r in records if abs(r.start_ns - MIDNIGHT_NS) < 150 * NS]
+    folder = write_files(tmp_path / "archive", records)
+    scores = PieceScorer(config, scorer, Stations({}, {}), NOW_NS)
+    scored = [scores.score(piece) for piece in plan(find([folder])[0], scorer.grid, 2)]
+    kept = Counter(
+        i.subject for piece in scored if piece for i in piece.items if isinstance(i, Score) and i.window.samples.size
+    )
+    assert set(kept.values()) <= {10, 20}  # in two pieces, about midnight
+    assert scanned(config, scorer, folder, tmp_path / "state")
+    assert told(alerts_of(tmp_path / "state")) == told(one_pass(config, scorer, records))
 
 
 class Later:
