@@ -49,7 +49,9 @@ def station(chance: np.random.Generator, name: str) -> Iterator[bytes]:
         yield from channel(chance, name, code, begin_s, end_s)
 
 
-DIFFER = "a component that comes again in short records is taken a window later in a piece; docs/how-to/scan.md says so"
+DIFFER = (
+    "a station in tatters: a window about a piece's begin has another set of components; docs/how-to/scan.md says so"
+)
 
 
 @pytest.mark.parametrize(
