@@ -70,6 +70,10 @@ class Place:
     def log(self) -> Path:
         return self.folder / "daemon.log"
 
+    @property
+    def outbox(self) -> Path:
+        return self.folder / "state" / "outbox.sqlite"
+
     def configure(self, seedlink: str, *, redis_url: str | None = None, hold_s: float = 30.0, top: str = "") -> Path:
         path = self.folder / "quake.toml"
         url = redis_url or self.redis_url

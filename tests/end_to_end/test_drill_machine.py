@@ -28,10 +28,6 @@ STEPPED_CLOCK_DAEMON = (sys.executable, str(Path(__file__).with_name("stepped_cl
 PAGE = 4096
 
 
-def outbox(place: Place) -> Path:
-    return place.folder / "state" / "outbox.sqlite"
-
-
 def first_alerts(place: Place, life: Life) -> Callable[[], bool]:
     """Whether alerts are on the stream and none waits in the outbox."""
     return lambda: len(place.published()) >= 4 and not sum(life.metric("quake_outbox_depth").values())
@@ -102,7 +98,7 @@ def two_lives(place: Place, records: list[Record], damage: Callable[[Path], None
         with place.start(config) as life:
             wait_for("alerts are on the stream", first_alerts(place, life), 120.0)
             life.kill()
-        damage(outbox(place))
+        damage(place.outbox)
         with place.start(config) as life:
             wait_for("the daemon is connected", lambda: "connected, 4 stations" in life.text(), 90.0)
             schedule = server.server.schedule
@@ -137,7 +133,7 @@ def test_an_outbox_with_damaged_pages(
 ) -> None:
     text, _ = two_lives(place, demo_records, damage, 12.0)
     assert ("was put aside as" in text) == is_told
-    assert bool(list(outbox(place).parent.glob("*.damaged-*"))) == is_told
+    assert bool(list(place.outbox.parent.glob("*.damaged-*"))) == is_told
     judge(
         SECTION,
         f"{fault} between two lives",
@@ -192,7 +188,7 @@ def test_an_outbox_damaged_in_use_ends_the_process(place: Place, demo_records: l
         with place.start(config) as life:
             wait_for("alerts are on the stream", first_alerts(place, life), 120.0)
             begun_s = time.monotonic()
-            for path in (outbox(place), outbox(place).with_name("outbox.sqlite-wal")):
+            for path in (place.outbox, place.outbox.with_name("outbox.sqlite-wal")):
                 path.write_bytes(b"\xa5" * path.stat().st_size)
             assert life.process.wait(90.0) == 1, life.text()[-2000:]
             ended_s = time.monotonic() - begun_s
