@@ -23,16 +23,19 @@ class Resampler:
     ratio: Fraction
     taps: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     """(2 * half + 1,) at ratio.numerator times the input's rate."""
+    half: int = field(init=False, repr=False, compare=False)
+    is_idle: bool = field(init=False, repr=False, compare=False)
+    """The rates are alike: what goes in comes out."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "taps", taps(self.ratio))
-
-    @property
-    def half(self) -> int:
-        return len(self.taps) // 2
+        object.__setattr__(self, "half", len(self.taps) // 2)
+        object.__setattr__(self, "is_idle", self.ratio == 1)
 
     def needs(self, first: int, count: int) -> tuple[int, int]:
         """Input sample numbers [begin, end) that output samples [first, first + count) depend on."""
+        if self.is_idle:  # asked for each component of each window
+            return first, first + count
         up, down = self.ratio.numerator, self.ratio.denominator
         begin = -((self.half - first * down) // up)
         end = ((first + count - 1) * down + self.half) // up + 1
@@ -40,7 +43,7 @@ class Resampler:
 
     def __call__(self, samples: NDArray[np.float64], first: int, count: int) -> NDArray[np.float64]:
         """Output samples [first, first + count) from the input samples that `needs` names."""
-        if self.ratio == 1:
+        if self.is_idle:
             return samples
         from scipy.signal import upfirdn  # as in `quake.data.resampling`
 

@@ -40,6 +40,9 @@ class Ring:
         """One past the newest sample number; None while empty."""
         self._samples: Samples = np.zeros(capacity, dtype)
         self._present: Mask = np.zeros(capacity, np.bool_)
+        self._run = 0
+        """From here to ``end`` every sample has come, as far as is known without a look at each: data that come in order
+        are asked for by their two ends."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -63,7 +66,7 @@ class Ring:
         if samples.dtype != self._samples.dtype:
             # A digitiser that changed its encoding: float64 holds both kinds exactly, in whichever order they come.
             self._samples = self._samples.astype(np.float64, copy=False)
-        end = first + len(samples)
+        end, before = first + len(samples), self.end
         held_from = max(first, self._advance(end) - self.capacity)
         if held_from >= end:
             return Placed(0, 0, len(samples) if valid is None else int(valid.sum()))
@@ -75,6 +78,7 @@ class Ring:
         late = int(good[: held_from - first].sum()) + int(fresh[:wanted].sum())
         fresh[:wanted] = False
         self._store(held_from, samples[held_from - first :], fresh)
+        self._extend(before, held_from, fresh)
         return Placed(int(fresh.sum()), overlap, late)
 
     def read(self, begin: int, end: int) -> tuple[Samples, Mask]:
@@ -87,11 +91,16 @@ class Ring:
                 samples[here], present[here] = self._samples[slots], self._present[slots]
         return samples, present
 
+    def copy(self, begin: int, end: int, into: NDArray[np.float64]) -> None:
+        """Samples [begin, end), all of which have come (`complete`), into an array of as many."""
+        for number, slots in self._spans(begin, end):
+            into[number - begin : number - begin + slots.stop - slots.start] = self._samples[slots]
+
     def complete(self, begin: int, end: int) -> bool:
         """Whether every sample of [begin, end) has come and is still here."""
         if self.end is None or end > self.end or begin < self.end - self.capacity:
             return False
-        return all(bool(self._present[slots].all()) for _, slots in self._spans(begin, end))
+        return begin >= self._run or all(bool(self._present[slots].all()) for _, slots in self._spans(begin, end))
 
     def next_present(self, begin: int) -> int | None:
         """The first sample number at or after ``begin`` that has come."""
@@ -109,6 +118,16 @@ class Ring:
             part = slice(number - first, number - first + slots.stop - slots.start)
             np.copyto(self._samples[slots], samples[part], where=fresh[part])
             self._present[slots] |= fresh[part]
+
+    def _extend(self, before: int | None, first: int, fresh: Mask) -> None:
+        """The run goes on, or begins anew, with samples from ``first`` on that were stored where ``fresh``."""
+        new = first if before is None else max(before, first)
+        if new >= first + len(fresh):  # nothing beyond what was the end
+            return
+        if not fresh[new - first :].all():
+            self._run = first + len(fresh)
+        elif before is None or new > before:
+            self._run = new
 
     def _slots(self, begin: int, end: int) -> slice | NDArray[np.int64]:
         low = begin % self.capacity

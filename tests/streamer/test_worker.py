@@ -41,13 +41,34 @@ def window(k: int, probability: float = 0.5) -> Window:
 def test_batches_are_padded_to_the_shapes_and_order_is_kept() -> None:
     fake = Fake()
     worker = Worker(fake, 8, Hooks())
-    items = [window(0, 0.25), Unscored("S", 1, 3, Unused.GAP), window(4, 0.75)]
+    items = [window(0, 0.25), Unscored("S", 1, 3, Unused.GAP), window(4, 0.75), window(5, 0.5)]
     found = worker.score(items)
     assert worker.shapes == (1, 4, 8)
     assert fake.sizes == [4]
-    assert [i.probability if isinstance(i, Score) else i for i in found] == [0.25, items[1], 0.75]
+    assert [i.probability if isinstance(i, Score) else i for i in found] == [0.25, items[1], 0.75, 0.5]
     assert worker.score([items[1]]) == [items[1]]
     assert fake.sizes == [4]
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [
+        (1, [1]),
+        (2, [1, 1]),
+        (3, [4]),
+        (5, [4, 1]),
+        (7, [4, 4]),
+        (9, [4, 4, 1]),
+        (11, [4, 4, 4]),
+        (12, [16]),
+        (16, [16]),
+    ],
+)
+def test_a_batch_that_would_be_padding_for_the_most_part_is_parted(count: int, sizes: list[int]) -> None:
+    fake = Fake()
+    found = Worker(fake, 16, Hooks()).score([window(k, k / 32) for k in range(count)])
+    assert fake.sizes == sizes
+    assert [item.probability for item in found if isinstance(item, Score)] == [k / 32 for k in range(count)]
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
@@ -109,9 +130,9 @@ class Lost(Fake):
 def test_a_lost_device_is_left_for_the_cpu_and_told(caplog: pytest.LogCaptureFixture) -> None:
     cpu = Fake()
     worker = Worker(Lost(), 8, Hooks(), on_cpu=lambda: cpu)
-    items = [window(1, 0.25), window(2, 0.75)]
+    items = [window(1, 0.25), window(2, 0.75), window(3, 0.5)]
     for _ in range(2):
-        assert [item.probability for item in worker.score(items) if isinstance(item, Score)] == [0.25, 0.75]
+        assert [item.probability for item in worker.score(items) if isinstance(item, Score)] == [0.25, 0.75, 0.5]
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "going on on the CPU: CUDA out of memory" in caplog.text
     assert cpu.sizes == [4], "the second batch goes there as a whole, the first one's spectrograms were made"
