@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from quake.backends import Backend, first_line
 from quake.data.spec import ModelError, ModelSpec, Probe
@@ -74,8 +73,14 @@ def probabilities(backend: Backend, spec: ModelSpec, images: NDArray[np.float32]
     """(B, channels, height, width) -> (B, classes of all heads); NaN where logits are infinite."""
     temperature = np.float32(spec.calibration.temperature)
     with np.errstate(invalid="ignore"):
-        heads = [softmax(logits / temperature, axis=1) for logits in backend.logits(images)]
+        heads = [softmax(logits / temperature) for logits in backend.logits(images)]
     return np.concatenate(heads, axis=1, dtype=np.float32)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(B, classes) -> (B, classes): `scipy.special.softmax` to the last bit, without what importing that takes of a start."""
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def _deviation(spec: ModelSpec) -> float:

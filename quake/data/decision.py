@@ -9,7 +9,6 @@ from math import log
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from scipy.special import gammaincinv
 
 STANDARD = "standard"
 """The operating point that holds where nobody names one."""
@@ -76,6 +75,8 @@ class OperatingPoint(Thresholds):
     @property
     def interval(self) -> tuple[float, float]:
         """What `an_hour` may be at CONFIDENCE, exact for Poisson counts (Garwood 1936)."""
+        from scipy.special import gammaincinv  # a daemon needs none of it
+
         tail, count = (1 - CONFIDENCE) / 2, self.false_alarms
         low = gammaincinv(count, tail) if count else 0.0  # half of chi-square's quantile
         return float(low / self.hours), float(gammaincinv(count + 1, 1 - tail) / self.hours)

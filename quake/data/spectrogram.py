@@ -51,7 +51,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.fft import rfft
 
 from quake.data.image import crop, imagenet_normalise, resize
 
@@ -234,7 +233,7 @@ def stft(samples: NDArray[np.float64], shape: SpectrogramShape) -> NDArray[np.co
         after = shape.nperseg + (count - 1) * shape.hop - length - before
         samples = np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(before, after)])
     frames = sliding_window_view(samples, shape.nperseg, axis=-1)[..., :: shape.hop, :]  # (..., T, nperseg), a view
-    return np.swapaxes(rfft(frames * shape.taper(), axis=-1), -1, -2)  # (..., F, T)
+    return np.swapaxes(np.fft.rfft(frames * shape.taper(), axis=-1), -1, -2)  # (..., F, T)
 
 
 def contrast(magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
