@@ -99,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         by_connections = [alone] + [
             cost(at, subject, shared, count, seconds) for count in ((2,) if chosen.quick else CONNECTIONS)
         ]
-    part = Part(f"Growth: EfficientNet-B0, ONNX Runtime, hop {HOP_S:g} s", tuple(lines(by_stations, by_connections)))
+    title = f"Growth: {subject.name}, hop {HOP_S:g} s"
+    values = {f"{one.stations}": one.ms for one in by_stations} | {"memory_mb": by_stations[-1].memory_mb}
+    part = Part(title, tuple(lines(by_stations, by_connections)), values=values)
     print(part.markdown())
     if chosen.out:
         part.write(chosen.out)

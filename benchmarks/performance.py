@@ -43,23 +43,24 @@ class Program:
     name: str
     title: str
     longest_s: float
-    after: str | None = None
-    """The one whose result it builds on."""
+    after: tuple[str, ...] = ()
+    """Those whose results it builds on."""
 
     def result(self, results: Path) -> Path:
         return results / f"{self.name}.json"
 
     def command(self, results: Path, *, quick: bool) -> list[str]:
         found = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{self.name}", "--out", str(self.result(results))]
-        found += [f"--{self.after}", str(results / f"{self.after}.json")] if self.after else []
+        found += [part for name in self.after for part in (f"--{name}", str(results / f"{name}.json"))]
         return found + ["--quick"] * quick
 
 
 PROGRAMS = (
     Program("stations", "Stations on one core", 720),
-    Program("stages", "Stages", 360, after="stations"),
+    Program("stages", "Stages", 360, after=("stations",)),
     Program("side_by_side", "Side by side", 600),
     Program("growth", "Growth", 420),
+    Program("simulate", "Simulated: past this machine", 300, after=("stations", "stages", "growth")),
     Program("gpu", "A worker on a GPU", 120),
 )
 

@@ -23,6 +23,8 @@ from benchmarks.running import BenchError, Running, processors
 from benchmarks.stations import SETTLE_S, Place, Subject, efficientnet, hybrid, place, watching, windows_a_second
 from benchmarks.stopwatch import PIPELINE
 
+STATION = ("commit", "states", "web page")
+"""Of `WINDOW`, what time asks for and not the window: with a longer hop it stays."""
 NETWORK_GOAL = 0.10
 """Share of the process's time that all but the network may take."""
 RUNTIMES = ("_call_impl", "onnxruntime")
@@ -104,6 +106,12 @@ class Spent:
         """Microseconds a packet or a window."""
         return 1e6 * self.stages[stage] / (self.packets if stage in PACKET else self.windows)
 
+    def costs(self, stations: int) -> dict[str, float]:
+        """Microseconds a packet, a window but for transform and network, and a second of a station."""
+        window = sum(self.us(one) for one in WINDOW if one not in {*STATION, "transform", "network"})
+        station = 1e6 * sum(self.stages[one] for one in STATION) / stations
+        return {"packet": sum(self.us(one) for one in PACKET), "window": window, "station": station}
+
 
 def watch(at: Place, subject: Subject, stations: int, seconds: float, *, profile: bool) -> Any:
     """What the stopwatch or the profiler wrote."""
@@ -173,14 +181,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     found: list[Line] = []
     notes: list[str] = []
+    values: dict[str, float] = {}
     with place() as at:
         for subject in (hybrid(), efficientnet()):
             stations = borne(chosen.stations, subject, chosen.quick)
             seconds = 3.0 if chosen.quick else 25.0
-            found += lines(subject.name, stations, Spent.of(watch(at, subject, stations, seconds, profile=False)))
+            spent = Spent.of(watch(at, subject, stations, seconds, profile=False))
+            found += lines(subject.name, stations, spent)
+            values |= {f"{subject.name}: {what}": us for what, us in spent.costs(stations).items()}
             profile = watch(at, subject, max(1, stations // 2), seconds / 2, profile=True)
             notes.append(profile_note(f"{subject.name}, {max(1, stations // 2)} stations", profile))
-    part = Part("Stages", tuple(found), tuple(notes))
+    part = Part("Stages", tuple(found), tuple(notes), values)
     print(part.markdown())
     if chosen.out:
         part.write(chosen.out)

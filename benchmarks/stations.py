@@ -260,14 +260,19 @@ def lines(subject: Subject, count: int, alone: float, sustained: float, found: L
     ]
 
 
-def measured(at: Place, subject: Subject, quick: bool) -> tuple[list[Line], int]:
-    """And the stations of the load at which latency was looked at."""
+def measured(at: Place, subject: Subject, quick: bool) -> tuple[list[Line], dict[str, float]]:
+    """And, by names, the stations of the load at which latency was looked at, the most that there can be, and memory."""
     alone = windows_a_second(subject.path, 0.3 if quick else 3.0)
     found = ramp(at, subject, (2, 3) if quick else steps(alone), 5.0 if quick else 8.0)
     stations = max(1, int(SHARE * held(found)))
     at_load = loaded(at, subject, stations, 3.0 if quick else 75.0)
     sustained = max(step.windows_a_second for step in found)
-    return lines(subject, held(found), alone, sustained, at_load, stations), stations
+    values = {
+        subject.name: stations,
+        f"{subject.name}: most": held(found),
+        f"{subject.name}: memory_mb": at_load.memory.now_mb,
+    }
+    return lines(subject, held(found), alone, sustained, at_load, stations), values
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -279,8 +284,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     borne: dict[str, float] = {}
     with place() as at:
         for subject in (hybrid(), efficientnet()):
-            told, borne[subject.name] = measured(at, subject, chosen.quick)
+            told, values = measured(at, subject, chosen.quick)
             found += told
+            borne |= values
     part = Part("Stations on one core", tuple(found), values=borne)
     print(part.markdown())
     if chosen.out:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from math import isfinite
 from typing import Protocol
 
@@ -40,6 +41,17 @@ class Model(Protocol):
     def score(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]: ...
 
 
+def parts(count: int, shapes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """What the network is given at once, of ``count`` windows: the batch's shape, and how many of them are in it."""
+    while count:
+        place = next(at for at, shape in enumerate(shapes) if shape >= count)
+        if place and shapes[place] - count > PADDING * shapes[place]:
+            place -= 1  # there are enough to fill it
+        taken = min(count, shapes[place])
+        yield shapes[place], taken
+        count -= taken
+
+
 class Worker:
     """``earthquake`` is the place of that class among the model's. ``on_cpu`` loads the same model there; None: what the
     device raises goes on to whoever asked."""
@@ -58,18 +70,12 @@ class Worker:
     def score(self, items: list[Cut]) -> list[Decided]:
         """In the order given; items that are no windows pass through. At most one batch of windows."""
         windows = [item for item in items if isinstance(item, Window)]
-        scores = iter([decided for part in self._parts(windows) for decided in self._score(part)])
+        scores = iter([decided for part in self._parted(windows) for decided in self._score(part)])
         return [next(scores) if isinstance(item, Window) else item for item in items]
 
-    def _parts(self, windows: list[Window]) -> Iterator[list[Window]]:
-        """What the network is given at once, in order."""
-        while windows:
-            place = next(at for at, shape in enumerate(self.shapes) if shape >= len(windows))
-            size = self.shapes[place]
-            if place and size - len(windows) > PADDING * size:
-                size = self.shapes[place - 1]  # of which there are enough to fill it
-            yield windows[:size]
-            windows = windows[size:]
+    def _parted(self, windows: list[Window]) -> Iterator[list[Window]]:
+        rest = iter(windows)
+        return (list(islice(rest, count)) for _, count in parts(len(windows), self.shapes))
 
     def _score(self, windows: list[Window]) -> list[Decided]:
         """One at a time where the model refuses a batch: one window that it has no answer for must not cost the others."""

@@ -14,6 +14,7 @@ from benchmarks import gpu, performance, side_by_side
 from benchmarks.load import CYCLE_S, LOUD_EACH, PREROLL_S, RATE, WINDOW, Load, Releases, Tally, completed_ns, is_loud
 from benchmarks.performance import ROOT, Machine, Program, content, run
 from benchmarks.results import Line, Part, at_least, at_most, inserted, told
+from benchmarks.simulated import Costs, Pace, borne, openings, storm, watch
 from benchmarks.stages import Spent, profile_note
 from benchmarks.stations import Step, held, steps
 from benchmarks.stopwatch import Stopwatch
@@ -204,6 +205,34 @@ def test_one_that_fails_is_told_and_ends_with_what_it_started(tmp_path: Path, mo
     assert beats.stat().st_size == size
 
 
+# -- the simulation
+
+
+PACE = Pace(hop_s=1.0, record_s=4.0, batch_size=16, longest_wait_s=0.01)
+
+
+def test_a_simulated_daemon_bears_what_its_processor_has_time_for() -> None:
+    """Packets and windows at full batches, less what time takes: 0.75 packets and a window a station and second."""
+    costs = Costs(packet=0.002, window=0.0015, station=0.001, batches={1: 0.02, 4: 0.045, 16: 0.12}, idle=0.1)
+    needed = 0.75 * costs.packet + costs.window + costs.batches[16] / 16
+    expected = next(n for n in range(1000, 0, -1) if n * needed <= 1 - costs.idle - n * costs.station)
+    assert borne(costs, PACE, 120.0) == pytest.approx(expected, rel=0.03)
+    light = watch(costs, PACE, 1, 100.0)
+    each = costs.station + 0.75 * costs.packet + costs.window + costs.batches[4] / 4  # four windows a record
+    assert light.cores == pytest.approx(costs.idle + each, abs=1e-4)
+    assert light.behind_s == 0.0
+    share = 1 - costs.idle - costs.station
+    assert light.median_s == pytest.approx(0.01 + (4 * costs.window + costs.batches[4]) / share, abs=0.0015)
+
+
+def test_a_simulated_earthquake_waits_where_one_server_is_not_enough() -> None:
+    quick, slow = storm(400, 1e-9, 0.0), storm(400, 0.0, 1e-3)
+    assert quick.arrivals_s == pytest.approx(np.sqrt(2) * 10 * 20 / 6, rel=0.06)
+    assert quick.alert_s < 1e-6
+    came, left = openings(400), np.cumsum(np.arange(400)[::-1])[::-1] * 1e-3  # what an opening and all after it take
+    assert slow.event_s == pytest.approx(max(came + left) - came[-1], rel=1e-6)
+
+
 # -- the programs
 
 
@@ -238,7 +267,7 @@ import sys
 import streamer.cli, streamer.daemon
 from quake.data.spectrogram import SpectrogramShape
 SpectrogramShape().taper()
-print(sorted({"matplotlib", "obspy.signal", "pandas", "scipy.signal", "scipy.stats", "torch"} & set(sys.modules)))
+print(sorted({"matplotlib", "obspy.signal", "pandas", "scipy", "torch"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
@@ -253,7 +282,7 @@ def test_all_of_it_runs(tmp_path: Path) -> None:
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
     text = page.read_text()
     assert "Failed" not in text
-    for title in ("Stations on one core", "Stages", "Side by side", "Growth", "A worker on a GPU"):
+    for title in ("Stations on one core", "Stages", "Side by side", "Growth", "Simulated", "A worker on a GPU"):
         assert f"### {title}" in text
     stages = json.loads((performance.RESULTS / "quick" / "stages.json").read_text())["lines"]
     assert len({line["what"].split(": ")[1] for line in stages}) > 15
