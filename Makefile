@@ -3,6 +3,10 @@ BIN := .venv/bin
 # Not --quiet: it would not count the warnings that are faults here.
 SITE := mkdir -p build; NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict >build/site.log 2>&1 || { cat build/site.log; exit 1; }
 
+# Where a machine forbids it, each process compiles our sources anew as it starts, which no installed one does: the tests
+# start hundreds, and a benchmark of the start would be of that.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo test coverage drill fuzz mutate check docs release-check bench bench-long bench-skill models setup clean
 .DEFAULT_GOAL := help
 
