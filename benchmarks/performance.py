@@ -60,7 +60,7 @@ PROGRAMS = (
     Program("stages", "Stages", 360, after="stations"),
     Program("side_by_side", "Side by side", 600),
     Program("growth", "Growth", 420),
-    Program("gpu", "A worker on a GPU", 120),
+    Program("gpu", "A worker on a GPU", 240),
 )
 
 

@@ -26,6 +26,8 @@ from torch.utils._pytree import tree_leaves
 
 from quake import device as device_module
 from quake.artifact import CompiledModel, ModelSpec
+from quake.backends.torchscript import read_network
+from quake.data.spec_file import parse_spec, read_content
 from quake.device import TOLERANCE, UNANSWERED, WARM_UPS, CudaStream, OnDevice, Processor
 from quake.probe import probabilities
 from quake.versions import ZOO
@@ -260,9 +262,35 @@ def check_crossings(**changes: object) -> None:
         on_device = OnDevice(network, spec(**changes), Elsewhere())
         memory = on_device._new(4)
         assert memory.answer_there.device.type == "cuda"
-        with torch.inference_mode(), Copies() as copies:
+        with torch.no_grad(), Copies() as copies:  # under inference_mode what operators are made of would not be seen
             on_device.launch(memory, fake.from_tensor(windows))
     assert copies.seen == {"cpu to cuda": 1, "cuda to cpu": 1}
+
+
+HOST = {
+    f"aten::{name}"
+    for name in ("to", "arange", "item", "nonzero", "Bool", "Float", "FloatImplicit", "Int", "IntImplicit")
+}
+"""Operators that make something on the host, or ask the device for a number."""
+
+
+def asked_of_host(network: torch.jit.ScriptModule) -> set[str]:
+    return {node.kind() for kind in HOST for node in network.graph.findAllNodes(kind)}
+
+
+@pytest.mark.parametrize("path", [DETECTOR, ZOO / "detector-efficientnet.pt", CHARACTERISER])
+def test_shipped_networks_ask_nothing_of_the_host(path: Path) -> None:
+    """It could not be recorded, and its batches would wait."""
+    content = read_content(path)
+    network = read_network(path, content, parse_spec(path, content), "cpu")
+    assert not asked_of_host(torch.jit.freeze(network))
+
+
+def test_a_network_that_asks_the_host_is_known() -> None:
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        return images / float(images.max()) + torch.arange(3)
+
+    assert asked_of_host(torch.jit.script(forward)) == {"aten::Float", "aten::arange"}
 
 
 # -- what it does when that fails
