@@ -48,7 +48,7 @@ SHARED = 20
 
 def percent_busy() -> float | None:
     """Of the time just past, as NVML says, or nvidia-smi; None where neither is there."""
-    with suppress(ImportError, RuntimeError):  # nvidia-ml-py, which torch asks NVML through, is not installed with it
+    with suppress(Exception):  # torch asks NVML through nvidia-ml-py, which may be missing, as may what it asks for
         return float(torch.cuda.utilization())
     if shutil.which("nvidia-smi") is None:
         return None

@@ -63,7 +63,7 @@ class Stream(Protocol):
 
 
 class CudaStream:
-    """A stream of a GPU beside the default one, on which nothing can be recorded."""
+    """A GPU's stream beside the default one: nothing can be recorded on that."""
 
     def __init__(self, *, graphs: bool = True) -> None:
         self.device, self.pinned, self._graphs = torch.device("cuda"), True, graphs

@@ -258,10 +258,15 @@ def test_on_a_gpu_each_way_is_measured(stream: type[AsCuda], graphs: str, monkey
         assert device == "cuda"
         return loaded(path, "cpu", threads=threads)
 
+    def made(*, graphs: bool = True) -> AsCuda:
+        wanted.append(graphs)
+        return stream(graphs=graphs)
+
+    wanted: list[bool] = []
     loaded = CompiledModel.load
     monkeypatch.setattr(gpu.CompiledModel, "load", load)
     monkeypatch.setattr(gpu.CompiledModel, "device", "cuda")
-    monkeypatch.setattr(gpu, "CudaStream", stream)
+    monkeypatch.setattr(gpu, "CudaStream", made)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda number: f"card {number}")
     part = gpu.measured(gpu.ZOO / "detector.pt", "cuda", (4,), 0.0)
@@ -270,6 +275,7 @@ def test_on_a_gpu_each_way_is_measured(stream: type[AsCuda], graphs: str, monkey
         f"batches of 4, {way}" for way in (graphs, "step by step", "transform in NumPy")
     ]
     assert part.lines[3].what.startswith("batches of 4, shares of ")
+    assert wanted == [True, False, False], "the last one for the shares: a graph's steps have no times of their own"
     assert part.notes == ()
 
 
