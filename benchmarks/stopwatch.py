@@ -88,6 +88,8 @@ def _on_network(watch: Stopwatch) -> None:
     def loading(*arguments: Any, **named: Any) -> CompiledModel:
         model = load(*arguments, **named)
         watch.on(type(model._backend), "logits", "network")
+        if model._on_device is not None:  # the transform, too
+            watch.on(type(model._on_device), "predict", "network")
         return model
 
     CompiledModel.load = loading  # type: ignore[method-assign]

@@ -10,15 +10,16 @@ decisions.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quake.backends import Backend
+from quake.backends import Backend, first_line
 from quake.compilation import compile_model, export_onnx
 from quake.data.decision import OperatingPoint, Thresholds
 from quake.data.spec import (
@@ -39,8 +40,11 @@ from quake.data.spec import (
 )
 from quake.data.spec_file import is_torchscript, parse_spec, read_content, read_spec
 from quake.data.spectrogram import spectrogram
-from quake.probe import check_probe, probabilities, probe
+from quake.probe import check_probe, probabilities, probe, probe_windows
 from quake.trial import Trial
+
+if TYPE_CHECKING:
+    from quake.device import OnDevice
 
 __all__ = [
     "AZIMUTH_HEAD",
@@ -68,6 +72,8 @@ __all__ = [
 DEVICES = ("auto", "cpu", "cuda")
 BACKENDS = ("torchscript", "onnxruntime")
 
+log = logging.getLogger(__name__)
+
 
 class CompiledModel:
     """A loaded network with its spec. Made by `load`; scoring is safe from one thread at a time."""
@@ -78,6 +84,8 @@ class CompiledModel:
         self.sha256 = sha256
         """Of the file: what alerts name."""
         self._backend = backend
+        self._on_device: OnDevice | None = None
+        """Where there is one, what `predict` asks."""
 
     @classmethod
     def load(
@@ -113,6 +121,7 @@ class CompiledModel:
         model = cls(path, spec, digest, load_backend(path, content, spec, device, threads))
         model._check_answer()
         check_probe(path, model._backend, spec)
+        model._go_on_device()
         return model
 
     @property
@@ -127,9 +136,7 @@ class CompiledModel:
         the windows' components, where the caller wants it held against the spec's. ValueError for another order, shape
         or dtype, NaN or infinity.
         """
-        if components is not None and tuple(components) != self.spec.components:
-            raise ValueError(f"windows are {'/'.join(components)}, the model reads {'/'.join(self.spec.components)}")
-        _check("windows", windows, self.spec.window_shape)
+        self._check_windows(windows, components)
         return spectrogram(windows, self.spec.spectrogram)
 
     def score(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -147,14 +154,40 @@ class CompiledModel:
         return answer
 
     def predict(self, windows: NDArray[np.float32], components: Sequence[str] | None = None) -> NDArray[np.float32]:
-        """`transform`, then `score`: (B, components, N) -> (B, classes)."""
-        return self.score(self.transform(windows, components))
+        """`transform`, then `score`: (B, components, N) -> (B, classes). On a GPU both happen there (`quake.device`)."""
+        if self._on_device is None:
+            return self.score(self.transform(windows, components))
+        self._check_windows(windows, components)
+        answer = self._on_device.predict(windows)
+        if not np.isfinite(answer).all():
+            raise ValueError(f"windows are beyond what the network can add up: up to {np.abs(windows).max():g}")
+        return answer
 
     def warm_up(self, batch_sizes: Iterable[int]) -> None:
-        """Score zeros in the given batch sizes, so that no live window pays for the first calls' compilation."""
+        """Ask in the given batch sizes, so that no live window pays for the first calls' compilation."""
         for size in batch_sizes:
+            if self._on_device is not None:
+                self._on_device.warm_up(size)
+                continue
             for _ in range(3):  # torch's profiling executor compiles within the first two calls of a shape
                 self._probabilities(np.zeros((size, *self.spec.input_shape), np.float32))
+
+    def _go_on_device(self) -> None:
+        """`predict` by the device's own transform from here on, where that answers as the two steps do."""
+        try:
+            on_device = self._backend.on_device(self.spec)
+            if on_device is not None:
+                windows = probe_windows(self.spec)
+                on_device.check(windows, self.predict(windows))
+        except Exception as error:  # what a device raises has no common base but this
+            log.warning("%s: its transform stays on the processor: %s", self.path, first_line(error))
+        else:
+            self._on_device = on_device
+
+    def _check_windows(self, windows: NDArray[np.float32], components: Sequence[str] | None) -> None:
+        if components is not None and tuple(components) != self.spec.components:
+            raise ValueError(f"windows are {'/'.join(components)}, the model reads {'/'.join(self.spec.components)}")
+        _check("windows", windows, self.spec.window_shape)
 
     def _probabilities(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]:
         return probabilities(self._backend, self.spec, spectrograms)

@@ -61,6 +61,8 @@ class PieceScorer:
         self._received_ns, self._begin_ns, self._end_ns = received_ns, begin_ns, end_ns
         self._batch = config.worker.batch_size
         self._worker = Worker(scorer.model, self._batch, Hooks(), scorer.earthquake)
+        if scorer.model.device != "cpu":
+            scorer.model.warm_up(self._worker.shapes)  # there alone it is more than compiling: graphs are recorded
         self.reach = reach(scorer)
 
     def score(self, piece: Piece, stopping: Callable[[], bool] = lambda: False) -> Scored | None:

@@ -36,9 +36,14 @@ Decided = Score | Unscored | Passed
 class Model(Protocol):
     """The part of `quake.artifact.CompiledModel` that scoring needs."""
 
+    @property
+    def device(self) -> str: ...
+
     def transform(self, windows: NDArray[np.float32]) -> NDArray[np.float32]: ...
 
     def score(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]: ...
+
+    def predict(self, windows: NDArray[np.float32]) -> NDArray[np.float32]: ...
 
 
 def parts(count: int, shapes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
@@ -74,6 +79,8 @@ class Worker:
         return [next(scores) if isinstance(item, Window) else item for item in items]
 
     def _parted(self, windows: list[Window]) -> Iterator[list[Window]]:
+        if self._model.device != "cpu":  # padding costs a GPU next to nothing, and a second batch its launch
+            return iter([windows] if windows else [])
         rest = iter(windows)
         return (list(islice(rest, count)) for _, count in parts(len(windows), self.shapes))
 
@@ -91,19 +98,15 @@ class Worker:
         size = next(shape for shape in self.shapes if shape >= len(windows))
         batch = np.zeros((size, *windows[0].samples.shape), np.float32)  # (B, 3, N)
         np.stack([w.samples for w in windows], out=batch[: len(windows)])
-        start_s = time.perf_counter()
-        spectrograms = self._model.transform(batch)  # (B, 3, N) -> (B, 3, F, T)
-        middle_s = time.perf_counter()
-        probabilities = self._probabilities(spectrograms)[: len(windows), self._earthquake]  # (B, classes) -> (n,)
-        self._hooks.stage("transform", middle_s - start_s)
-        self._hooks.stage("network", time.perf_counter() - middle_s)
+        probabilities = self._probabilities(batch)[: len(windows), self._earthquake]  # (B, classes) -> (n,)
         decided = [_decided(w, float(p)) for w, p in zip(windows, probabilities, strict=True)]
         self._hooks.scored([item for item in decided if isinstance(item, Score)])
         return decided
 
-    def _probabilities(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _probabilities(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, 3, N) -> (B, classes). A batch that a device was lost with is asked again as a whole."""
         try:
-            return self._model.score(spectrograms)
+            return self._ask(batch)
         except ValueError:
             raise  # of the windows, not of the device
         except Exception as error:
@@ -111,7 +114,20 @@ class Worker:
                 raise
             log.error("the model's device has failed, going on on the CPU: %s", error)
             self._model, self._on_cpu = self._on_cpu(), None
-            return self._model.score(spectrograms)
+            return self._ask(batch)
+
+    def _ask(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A GPU does both stages in one: what lies between them would have to come back from it."""
+        start_s = middle_s = time.perf_counter()
+        if self._model.device == "cpu":
+            spectrograms = self._model.transform(batch)  # (B, 3, N) -> (B, 3, F, T)
+            middle_s = time.perf_counter()
+            self._hooks.stage("transform", middle_s - start_s)
+            probabilities = self._model.score(spectrograms)
+        else:
+            probabilities = self._model.predict(batch)
+        self._hooks.stage("network", time.perf_counter() - middle_s)
+        return probabilities
 
 
 def _decided(window: Window, probability: float) -> Decided:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import gpu, performance, side_by_side
 from benchmarks.load import CYCLE_S, LOUD_EACH, PREROLL_S, RATE, WINDOW, Load, Releases, Tally, completed_ns, is_loud
@@ -18,6 +23,8 @@ from benchmarks.simulated import Costs, Pace, borne, openings, storm, watch
 from benchmarks.stages import Spent, profile_note
 from benchmarks.stations import Step, held, steps
 from benchmarks.stopwatch import Stopwatch
+from quake.artifact import CompiledModel
+from quake.device import Processor
 from streamer.grid import Grid
 from streamer.source.records import decode
 from streamer.stages import NS, Packet, Window
@@ -238,13 +245,105 @@ def test_a_simulated_earthquake_waits_where_one_server_is_not_enough() -> None:
 
 def test_a_worker_is_measured(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert gpu.main(["--quick", "--device", "cpu", "--out", str(tmp_path / "gpu.json")]) == 0
-    assert [line.what for line in Part.read(tmp_path / "gpu.json").lines] == ["batches of 1", "batches of 4"]
+    part = Part.read(tmp_path / "gpu.json")
+    assert [line.what for line in part.lines[:4]] == [
+        f"batches of {size}, {way}" for size in (1, 4) for way in ("the device's steps", "transform in NumPy")
+    ]
+    for line in part.lines[:4]:
+        assert re.fullmatch(
+            r"[\d,.]+ windows/s; a batch [\d.]+ ms, 99th percentile [\d.]+ ms; GPU busy .+", line.figure
+        )
+    for size, line in zip((1, 4), part.lines[4:], strict=True):
+        assert re.fullmatch(rf"batches of {size}, shares of [\d.]+ ms", line.what)
+        told = dict(re.findall(r"([a-z ]+?) (\d+) %", line.figure))
+        assert list(told) == ["copy there", " transform", " network", " copy back"]
+        assert 98 <= sum(map(int, told.values())) <= 102
+    assert part.notes == (gpu.ON_PROCESSOR,)
     assert "windows/s" in capsys.readouterr().out
 
 
-def test_a_missing_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+class AsCuda(Processor):
+    """Its graph is to launch everything again."""
+
+    def __init__(self, *, graphs: bool = True) -> None:
+        self._graphs = graphs
+
+    def record(self, launch: Callable[[], None]) -> Callable[[], None] | None:
+        return launch if self._graphs else None
+
+
+class CannotRecord(AsCuda):
+    def record(self, launch: Callable[[], None]) -> Callable[[], None] | None:
+        if self._graphs:
+            raise RuntimeError("not while capturing")
+        return None
+
+
+@pytest.mark.parametrize(
+    ("stream", "graphs"), [(AsCuda, "one CUDA graph"), (CannotRecord, "one CUDA graph (not recorded: [4])")]
+)
+def test_on_a_gpu_each_way_is_measured(stream: type[AsCuda], graphs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(path: Path, device: str, threads: int) -> CompiledModel:
+        assert device == "cuda"
+        return loaded(path, "cpu", threads=threads)
+
+    def made(*, graphs: bool = True) -> AsCuda:
+        wanted.append(graphs)
+        return stream(graphs=graphs)
+
+    wanted: list[bool] = []
+    loaded = CompiledModel.load
+    monkeypatch.setattr(gpu.CompiledModel, "load", load)
+    monkeypatch.setattr(gpu.CompiledModel, "device", "cuda")
+    monkeypatch.setattr(gpu, "CudaStream", made)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda number: f"card {number}")
+    part = gpu.measured(gpu.ZOO / "detector.pt", "cuda", (4,), 0.0)
+    assert part.title == "A worker on a GPU: detector, card 0"
+    assert [line.what for line in part.lines[:3]] == [
+        f"batches of 4, {way}" for way in (graphs, "step by step", "transform in NumPy")
+    ]
+    assert part.lines[3].what.startswith("batches of 4, shares of ")
+    assert wanted == [True, False, False], "the last one for the shares: a graph's steps have no times of their own"
+    assert part.notes == ()
+
+
+def test_steps_are_timed_by_the_gpus_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_ms = itertools.accumulate([0.0, 1.0, 5.0, 2.0])
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.ms = next(clock_ms)
+
+        def elapsed_time(self, later: Event) -> float:
+            return later.ms - self.ms
+
+    monkeypatch.setattr("torch.cuda.Event", Event)
+    marks = gpu.Marks(SimpleNamespace(device=torch.device("cuda")))  # type: ignore[arg-type]
+    for step in ("filled", "copy there", "transform", "network"):
+        marks(step)
+    assert marks.steps_s() == {"copy there": 0.001, "transform": 0.005, "network": 0.002}
+
+
+def test_a_missing_gpu_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert gpu.measured(Path("no-such-file.pt"), "cuda", (1,), 0.0).notes == (gpu.NO_GPU,)
+    assert gpu.main(["no-such-file.pt", "--quick"]) == 0
+    assert gpu.NO_GPU in capsys.readouterr().out
+
+
+def test_utilisation_is_asked_for_until_nobody_knows_it() -> None:
+    answers = iter([40.0, 60.0, None])
+    with gpu.Utilisation(lambda: next(answers), pause_s=0.001) as used:
+        assert used._thread is not None
+        used._thread.join(10.0)
+    assert str(used) == "50 %"
+    with gpu.Utilisation(lambda: None, pause_s=0.001) as used:
+        pass
+    assert str(used) == "not known"
 
 
 def test_obspys_ways_cut_the_same_windows() -> None:

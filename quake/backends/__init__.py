@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from quake.data.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from quake.device import OnDevice
 
 
 class Backend(Protocol):
@@ -16,6 +21,10 @@ class Backend(Protocol):
 
     def logits(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """(B, C, H, W) -> for each head (B, classes). RuntimeError where the network refuses the shape."""
+        ...
+
+    def on_device(self, spec: ModelSpec) -> OnDevice | None:
+        """The same network with its transform on a GPU; None where it runs on none, or the runtime has no way to."""
         ...
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
@@ -18,6 +18,9 @@ from quake.backends import first_line
 from quake.data.onnx_metadata import find_metadata, without
 from quake.data.spec import ModelError, ModelSpec
 from quake.data.spec_file import SPEC_MEMBER
+
+if TYPE_CHECKING:
+    from quake.device import OnDevice
 
 INPUT = "spectrograms"
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -56,6 +59,10 @@ class OnnxRuntime:
             return tuple(self._session.run(None, {INPUT: images}))
         except Exception as error:  # its errors have no common base but this
             raise RuntimeError(str(error)) from error
+
+    def on_device(self, spec: ModelSpec) -> OnDevice | None:
+        """The transform is torch's, which is not asked for here."""
+        return None
 
 
 def weights_sha256(content: bytes) -> str:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 
 from quake.backends import first_line
 from quake.data.spec import ModelError, ModelSpec
+
+if TYPE_CHECKING:
+    from quake.device import OnDevice
 
 jit: Any = torch.jit
 """Its functions are not typed."""
@@ -31,7 +34,7 @@ class TorchScript:
     def __init__(self, network: torch.jit.ScriptModule, device: str) -> None:
         self.device = device
         with quiet():
-            self._network = jit.optimize_for_inference(jit.freeze(network))
+            self.network = jit.optimize_for_inference(jit.freeze(network))
 
     @classmethod
     def load(cls, path: Path, content: bytes, spec: ModelSpec, device: str, threads: int | None) -> TorchScript:
@@ -49,10 +52,15 @@ class TorchScript:
         readable = np.require(images, requirements=["C", "W"])  # torch warns of read-only memory
         try:
             with torch.inference_mode():
-                answer = self._network(torch.from_numpy(readable).to(self.device))  # one or several (B, classes)
+                answer = self.network(torch.from_numpy(readable).to(self.device))  # one or several (B, classes)
         except IndexError as error:
             raise RuntimeError(str(error)) from error
         return tuple(head.float().cpu().numpy() for head in heads_of(answer))
+
+    def on_device(self, spec: ModelSpec) -> OnDevice | None:
+        from quake.device import CudaStream, OnDevice
+
+        return OnDevice(self.network, spec, CudaStream()) if self.device == "cuda" else None
 
 
 def heads_of(answer: Any) -> tuple[torch.Tensor, ...]:

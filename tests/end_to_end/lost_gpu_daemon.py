@@ -1,7 +1,8 @@
 """The daemon with the configured model on a GPU that is lost: ``lost_gpu_daemon.py CONFIG N``.
 
-It is the real model on the CPU, and says that it is on a GPU; its N-th batch raises what torch raises where a GPU's memory is
-at an end, and so does every one after it. Loaded for the CPU it is well.
+It is the real model on the CPU, and says that it is on a GPU: it takes a GPU's steps, in memory that is kept from batch to
+batch. Waiting for its N-th batch raises what torch raises where a GPU's memory is at an end, and so does every wait after
+it. Loaded for the CPU it is well.
 """
 
 from __future__ import annotations
@@ -11,35 +12,39 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from quake.artifact import CompiledModel
+from quake.device import OnDevice, Processor
 from streamer.cli import main
 
 load = CompiledModel.load
 
 
-class LostGpu:
-    device = "cuda"
+class LostGpu(Processor):
+    def __init__(self, batches: int) -> None:
+        self._left, self.counts = batches, False
 
-    def __init__(self, backend: Any, batches: int) -> None:
-        self._backend, self._left = backend, batches
-
-    def logits(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        if images.any():  # warming up scores zeros
-            self._left -= 1
+    def wait(self) -> None:
+        self._left -= self.counts
         if self._left <= 0:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        answer: tuple[NDArray[np.float32], ...] = self._backend.logits(images)
-        return answer
+
+
+class OnLostGpu(OnDevice):
+    def warm_up(self, size: int) -> None:
+        """Its batches do not count."""
+        self._stream.counts = False  # type: ignore[attr-defined]
+        super().warm_up(size)
+        self._stream.counts = True  # type: ignore[attr-defined]
 
 
 def load_on_gpu(path: Path, device: str = "auto", **how: Any) -> CompiledModel:
     model = load(path, "cpu", **how)
     if device != "cpu":
-        model._backend = LostGpu(model._backend, int(sys.argv[2]))
+        network: Any = model._backend
+        model._on_device = OnLostGpu(network.network, model.spec, LostGpu(int(sys.argv[2])))
+        model._backend.device = "cuda"
     return model
 
 

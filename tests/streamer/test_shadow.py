@@ -42,6 +42,8 @@ class Told(Hooks):
 class First:
     """Answers what stands first in a window."""
 
+    device = "cpu"
+
     def transform(self, windows: np.ndarray) -> np.ndarray:
         return windows
 

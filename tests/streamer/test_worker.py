@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from made_packets import score
+from made_scan import CONFIG, EVERY, NOW_NS
+from made_scorer import loud_scorer
 from numpy.typing import NDArray
 
 from streamer.hooks import Hooks
+from streamer.inventory import Stations
+from streamer.scan_piece import PieceScorer
 from streamer.stages import Score, Unscored, Unused, Window
 from streamer.worker import Batcher, Worker
 
@@ -16,6 +21,8 @@ MS = 1_000_000
 
 class Fake:
     """Says of each window what its first sample says."""
+
+    device = "cpu"
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -120,10 +127,51 @@ def test_one_window_without_an_answer_does_not_cost_the_others() -> None:
     ]
 
 
-class Lost(Fake):
+class OnGpu(Fake):
+    """Is asked for both stages at once."""
+
+    device = "cuda"
+
+    def transform(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise AssertionError("a batch would have to come back from the GPU")
+
+    def predict(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.sizes.append(len(windows))
+        return super().score(windows)
+
+
+class Stages(Hooks):
+    def __init__(self) -> None:
+        self.named: list[str] = []
+
+    def stage(self, name: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.named.append(name)
+
+
+def test_a_gpu_is_asked_once_a_batch() -> None:
+    gpu, cpu, there, here = OnGpu(), Fake(), Stages(), Stages()
+    items = [window(0, 0.25), window(1, 0.75), window(2, 0.5)]
+    assert Worker(gpu, 8, there).score(items) == Worker(cpu, 8, here).score(items)
+    assert gpu.sizes == cpu.sizes == [4]
+    assert (there.named, here.named) == (["network"], ["transform", "network"])
+    assert Worker(gpu, 8, there).score([]) == []
+    Worker(gpu, 16, there).score([window(k) for k in range(7)])
+    assert gpu.sizes == [4, 16], "padding costs it less than a second batch"
+
+
+@pytest.mark.parametrize(("model", "warm"), [(OnGpu(), [1, 4, 16]), (Fake(), [])])
+def test_a_gpu_is_warm_before_a_scan(model: Fake, warm: list[int]) -> None:
+    """There are graphs of the shapes that were warmed up, and of no others; on the CPU it would only take time."""
+    scorer = replace(loud_scorer(0.0, 1.0, EVERY), model=model)  # type: ignore[arg-type]
+    PieceScorer(CONFIG, scorer, Stations({}, {}), NOW_NS)
+    assert model.sizes == warm
+
+
+class Lost(OnGpu):
     """As a GPU that has fallen off the bus, or has no memory left: torch raises kinds of RuntimeError."""
 
-    def score(self, spectrograms: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         raise RuntimeError("CUDA out of memory")
 
 
@@ -135,7 +183,7 @@ def test_a_lost_device_is_left_for_the_cpu_and_told(caplog: pytest.LogCaptureFix
         assert [item.probability for item in worker.score(items) if isinstance(item, Score)] == [0.25, 0.75, 0.5]
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "going on on the CPU: CUDA out of memory" in caplog.text
-    assert cpu.sizes == [4], "the second batch goes there as a whole, the first one's spectrograms were made"
+    assert cpu.sizes == [4, 4], "the batch that was lost is asked again as a whole"
 
 
 def test_without_a_way_back_the_fault_goes_on() -> None:
