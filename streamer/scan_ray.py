@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -37,6 +38,7 @@ RESOURCES = {"num_cpus": "CPU", "num_gpus": "GPU"}
 MOST_TOLD = 300
 """Characters of what Ray says."""
 NO_QUAKE = "a node of Ray's has not this quake: "
+CONNECT_S = 10.0
 ROOM_S = 30.0
 """Without an actor that is ready: a model takes less to load."""
 
@@ -69,8 +71,8 @@ def score(
 @contextmanager
 def _cluster(address: str | None, cpus: int) -> Iterator[None]:
     """Ray's news are not told; what it writes goes with a cluster of our own. Raises `ConfigError`."""
-    if address and "://" in address:
-        raise ConfigError(f"--ray-address: {address}: wanted is HOST:PORT of a cluster that this machine is a node of")
+    if address:
+        _require_listener(address)
     terminate = signal.getsignal(signal.SIGTERM)  # Ray sets its own
     with (
         TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
@@ -87,6 +89,17 @@ def _cluster(address: str | None, cpus: int) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Ray would try for minutes. Raises `ConfigError`."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise ConfigError(f"--ray-address: {address}: wanted is HOST:PORT of a cluster that this machine is a node of")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--ray-address: {address}: {error}") from error
 
 
 @contextmanager

@@ -47,11 +47,14 @@ def cluster(patch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # made_jobs.py, for its processes
-    made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
-    for gpus in (1, 0):
-        made.add_node(**NODE, num_gpus=gpus)
-    yield made
-    made.shutdown()
+    with TemporaryDirectory(
+        dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:  # a socket's path has 107 characters at most
+        made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "temp_dir": folder})
+        for gpus in (1, 0):
+            made.add_node(**NODE, num_gpus=gpus)
+        yield made
+        made.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +195,12 @@ def test_a_node_without_quake_is_told_in_a_line(scan: Scan) -> None:
         scan(NowhereElseJob)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:10001", "auto", "127.0.0.1:123456", ":"])
+def test_an_address_without_a_cluster_is_told_at_once(address: str, archive: Path, config: Config) -> None:
+    with pytest.raises(ConfigError, match=rf"^--ray-address: {address}: "):
+        scanning.run(config, [archive], engine=scanning.on_ray(address, 2))
+
+
 def test_a_file_that_the_nodes_do_not_see_stops_the_scan(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are on this machine: it is said to see one more than there are."""
     from streamer import scan_ray
@@ -212,7 +221,7 @@ def test_the_program_on_a_cluster_of_its_own(
     options = ["--config", config, "--engine", "ray", "--processes", 2, "--json", "--log-level", "warning"]
     home = tmp_path / "home"
     home.mkdir()
-    with TemporaryDirectory(dir="/tmp") as temporary:  # a socket's path has 107 characters at most
+    with TemporaryDirectory(dir="/tmp") as temporary:
         done = subprocess.run(
             [sys.executable, "-m", "streamer", "scan", "sds", *map(str, options)],
             cwd=tmp_path,

@@ -18,7 +18,7 @@ from streamer import scan_pool
 from streamer.archive import END_NS, Part, find
 from streamer.cli import main
 from streamer.config import Config, ConfigError, resolve
-from streamer.objects import Object, StoreError
+from streamer.objects import Object, StoreError, cached_index
 from streamer.scan_piece import Scored, newest
 from streamer.scan_plan import Piece, plan
 from streamer.scan_pool import Job
@@ -56,6 +56,7 @@ def test_a_node_gives_what_this_machine_gives_and_says_it_here(
     remote = RemoteScorer()
     remote.load(job_of(config), version("quake"), "INFO")
     monkeypatch.chdir("/")
+    cached_index.cache_clear()
     logging.getLogger("streamer.made").info("of %d", 3)
     logging.getLogger("streamer.made").debug("not of interest")
     content = remote.score(whole, seen(whole))
@@ -67,6 +68,8 @@ def test_a_node_gives_what_this_machine_gives_and_says_it_here(
     assert wanted is not None
     assert wanted.windows
     assert told(found) == told(wanted)
+    with pytest.raises(StoreError, match="does not see /nowhere/file"):
+        remote.score(whole, {Path("/nowhere/file"): 512})
 
 
 def told(scored: Scored) -> tuple[object, ...]:
