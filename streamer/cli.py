@@ -139,6 +139,8 @@ def _scan(arguments: argparse.Namespace) -> int:
     config = load(arguments.config) if arguments.config else resolve(NO_SERVER, Path("scan"))
     outputs = {name: path for name in results.WRITERS if (path := getattr(arguments, name))}
     configured = [pattern for source in config.source for pattern in source.select] if arguments.config else []
+    if arguments.ray_address and arguments.engine != "ray":
+        raise ConfigError("--ray-address: wants --engine ray")
     found = scanning.run(
         config.model_copy(update={"mode": Mode.SCAN}),
         arguments.paths,
@@ -148,6 +150,7 @@ def _scan(arguments: argparse.Namespace) -> int:
         state=arguments.state,
         outputs=outputs,
         processes=arguments.processes,
+        engine=scanning.on_ray(arguments.ray_address, arguments.processes) if arguments.engine == "ray" else None,
         tell=lambda alert: print(alert.model_dump_json() if arguments.json else alert.summary(), flush=True),
     )
     for fault in scanning.shortened(found.faults):
@@ -219,6 +222,17 @@ def _configure_scan(scan: argparse.ArgumentParser) -> None:
     scan.add_argument("--config", type=Path, help="thresholds, coincidence, inventory; sources and Redis are not used")
     scan.add_argument(
         "--processes", type=_count, metavar="N", help="that score side by side; one for each core if not given"
+    )
+    scan.add_argument(
+        "--engine",
+        default="processes",
+        choices=("processes", "ray"),
+        help="what scores: processes of this machine, or Ray's, on the nodes of a cluster (pip install 'quake[ray]')",
+    )
+    scan.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of a Ray cluster that this machine is a node of; one of this machine alone is started if not given",
     )
     scan.add_argument("--json", action="store_true")
     scan.set_defaults(function=_scan)

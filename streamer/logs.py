@@ -6,6 +6,8 @@ import json
 import logging
 import threading
 import time
+from logging.handlers import QueueHandler
+from queue import SimpleQueue
 
 
 class JsonLines(logging.Formatter):
@@ -38,3 +40,11 @@ def as_here() -> tuple[str, bool]:
     """What `set_up` is to be given in another process."""
     root = logging.getLogger()
     return logging.getLevelName(root.level), any(isinstance(handler.formatter, JsonLines) for handler in root.handlers)
+
+
+def collected(level: str) -> SimpleQueue[logging.LogRecord]:
+    """As `set_up`, in a process on another machine: what it says comes to lie here, for its parent to say."""
+    said = SimpleQueue[logging.LogRecord]()
+    set_up(level, as_json=False)
+    logging.basicConfig(level=level, format="%(message)s", handlers=[QueueHandler(said)], force=True)
+    return said

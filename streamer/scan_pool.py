@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -49,6 +49,10 @@ class Job:
         return PieceScorer(
             self.config, load_scorer(self.config), stations, self.received_ns, self.begin_ns, self.end_ns
         )
+
+
+Engine = Callable[[Job, Sequence[Piece], Callable[[], bool]], Iterator[Scored]]
+"""Scores pieces; answers in their order. Asked now and then whether to stop, it ends early."""
 
 
 def cores() -> int:

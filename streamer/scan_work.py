@@ -21,7 +21,7 @@ from streamer.scan import offline
 from streamer.scan_merge import Merge
 from streamer.scan_piece import PieceScorer, Scored, newest
 from streamer.scan_plan import Piece, plan
-from streamer.scan_pool import Job, ProcessDiedError, in_turn, side_by_side
+from streamer.scan_pool import Engine, Job, ProcessDiedError, in_turn, side_by_side
 from streamer.scan_progress import Progress
 from streamer.seldom import Seldom
 
@@ -39,6 +39,8 @@ class Work:
     parts: tuple[Part, ...]
     begin_ns: int
     end_ns: int
+    engine: Engine | None = None
+    """Who scores, where it is not processes of this machine."""
     faults: list[str] = field(default_factory=list)
     """What could not be read."""
     _seldom: Seldom = field(default_factory=lambda: Seldom(log))
@@ -87,8 +89,11 @@ class Work:
             self.outbox.set(DECIDED, str(newest_k))
 
     def _scored(self, pieces: list[Piece], processes: int, stopping: Callable[[], bool]) -> Iterator[Scored]:
-        pinned = self.config.model.model_copy(update={"sha256": self.scorer.identity.sha256})  # was tried here
+        update = {"sha256": self.scorer.identity.sha256, "device": self.scorer.model.device}  # as it was tried here
+        pinned = self.config.model.model_copy(update=update)
         job = Job(self.config.model_copy(update={"model": pinned}), time.time_ns(), self.begin_ns, self.end_ns)
+        if self.engine is not None:
+            return self.engine(job, pieces, stopping)
         processes = min(processes, len(pieces))
         if processes > 1:
             return side_by_side(job, pieces, processes, stopping)

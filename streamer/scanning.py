@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from streamer.fdsn_service import DownloadError
 from streamer.fdsn_spool import Spool, is_service, spools
 from streamer.outbox import Outbox, OutboxError
 from streamer.process import alone, signals
-from streamer.scan_pool import cores
+from streamer.scan_pool import Engine, cores
 from streamer.scan_progress import Progress, make_bar
 from streamer.scan_work import Work
 
@@ -50,11 +51,12 @@ def run(
     state: Path | None = None,
     outputs: Mapping[str, Path] = {},
     processes: int | None = None,
+    engine: Engine | None = None,
     tell: Callable[[Alert], None] = lambda alert: None,
 ) -> Scanned:
     """``paths``: text is the address of an object store or of an FDSN service, and ``select`` says which channels of services;
     ``state``: a folder that remembers; ``outputs``: of `results.WRITERS`, and where to; ``processes``: as many as there are
-    cores if not given, one on a GPU and for a small archive. Raises `ConfigError`."""
+    cores if not given, one on a GPU and for a small archive; ``engine``: scores instead of them. Raises `ConfigError`."""
     _check_outputs(outputs)
     services = spools([path for path in paths if is_service(path)], select, begin_ns, end_ns, state)
     parts, faults = _found([path for path in paths if not is_service(path)], begin_ns, end_ns)
@@ -72,13 +74,22 @@ def run(
             parts, faults = parts + more, faults + others
             _require_some(parts, faults)
         asked = stack.enter_context(signals())
-        work = Work(config, scorer, outbox, tuple(parts), begin_ns, end_ns)
+        work = Work(config, scorer, outbox, tuple(parts), begin_ns, end_ns, engine)
         progress = stack.enter_context(Progress(tell, make_bar()))
         finished = work.run(processes or _processes(scorer, parts), progress, lambda: asked.stop)
         alerts = tuple(outbox.alerts())
     for name, path in outputs.items() if finished else ():
         results.WRITERS[name](results.newest(alerts), path)
     return Scanned(alerts, (*faults, *work.faults), not finished)
+
+
+def on_ray(address: str | None, actors: int | None) -> Engine:
+    """As `streamer.scan_ray.score` says. Raises `ConfigError` where Ray is not installed."""
+    if find_spec("ray") is None:
+        raise ConfigError("--engine ray: ray is not installed: pip install 'quake[ray]'")
+    from streamer import scan_ray
+
+    return partial(scan_ray.score, address=address, actors=actors)
 
 
 def _found(paths: Sequence[Path | str], begin_ns: int, end_ns: int) -> tuple[list[Part], list[str]]:

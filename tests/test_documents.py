@@ -83,6 +83,7 @@ OTHERS = {
     "install": "test_systemd.py runs it",
     "kill": "the daemon's signal",
     "kubectl": "not ours",
+    "ray": "not ours; test_scan_ray.py makes a cluster without it",
     "systemctl": "systemd's",
     "tensorboard": "not ours",
     ".": "the shell's",
