@@ -1,6 +1,6 @@
 """Stations that another daemon had before: what Redis knows of them goes into the outbox before anything is asked of a server.
 
-Once for each number of shards, and for an outbox that is new. What is taken over is `streamer.handover`'s decision.
+Once for each number of shards and each selection, and for an outbox that is new. What is taken over is `streamer.handover`'s decision.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streamer.seldom import Seldom
 
 RETRY_S = 0.5
 SHARD = "shard"
-"""Of the outbox's values: the shard whose stations it knows."""
+"""Of the outbox's values: the shard and the patterns whose stations it knows."""
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +37,16 @@ def take_over(watch: Watch, outbox: Outbox, hooks: Hooks, stopping: Callable[[],
     was. A daemon that is alone does not.
     """
     here, fingerprint = shard(watch.config), watch.scorer.fingerprint
-    if outbox.get(SHARD) == str(here):
+    patterns = [pattern for source in watch.config.source for pattern in source.select]
+    asked = " ".join([str(here), *sorted(patterns)])
+    if outbox.get(SHARD) == asked:
         return True
     others = _ask(watch, hooks, stopping, is_patient=here.count > 1)
     if others is None:
         return not stopping()
-    patterns = [pattern for source in watch.config.source for pattern in source.select]
     wanted = selects(patterns, here)
     found = taken_over(outbox.load(fingerprint), others, outbox.identity, fingerprint, wanted)
-    found.values = {SHARD: str(here)}
+    found.values = {SHARD: asked}
     outbox.commit(found)
     if found.resume:
         stations = sorted({station for _, station in found.resume})

@@ -154,9 +154,13 @@ class Start:
     outbox: Outbox
     url: str
     prefix: str
+    select: str = "*.*"
 
     def configuration(self, count: int, index: int) -> Config:
-        content = {"source": [{"servers": [SERVER], "select": ["*.*"]}], "shard": {"count": count, "index": index}}
+        content = {
+            "source": [{"servers": [SERVER], "select": [self.select]}],
+            "shard": {"count": count, "index": index},
+        }
         return resolve({**content, "redis": {"url": self.url, "prefix": self.prefix}}, Path("quake.toml"))
 
     def take_over(self, count: int, index: int, stopping: Callable[[], bool] = lambda: False) -> bool:
@@ -185,6 +189,16 @@ def test_a_new_shard_goes_on_where_another_daemon_stopped(start: Start, valkey: 
     put(valkey, knows("XX_A", 500))
     assert start.take_over(2, index)
     assert start.outbox.load("f") == knows("XX_A"), "asked once: its own outbox knows better from then on"
+
+
+def test_a_station_that_is_selected_later_is_taken_over_then(start: Start, valkey: Valkey) -> None:
+    put(valkey, knows("XX_A"))
+    start.select = "YY.*"
+    assert start.take_over(1, 0)
+    assert not start.outbox.load("f").resume
+    start.select = "*.*"
+    assert start.take_over(1, 0)
+    assert start.outbox.load("f") == knows("XX_A")
 
 
 def test_one_of_several_waits_for_redis(start: Start) -> None:
