@@ -255,6 +255,11 @@ class Outbox:
         finally:
             self._db.execute("COMMIT")
 
+    @_tells_damage
+    def points(self) -> int:
+        """How many resume points there are."""
+        return int(self._db.execute("SELECT count(*) FROM resume").fetchone()[0])
+
     @property
     def identity(self) -> str:
         """Of this file for good: a name that no other outbox has."""
@@ -340,6 +345,13 @@ class Outbox:
         query = "SELECT sequence, body FROM note WHERE sent = 0 AND sequence > ? ORDER BY sequence LIMIT ?"
         rows = self._db.execute(query, (after, limit))
         return [(int(sequence), str(body)) for sequence, body in rows]
+
+    @_tells_damage
+    def notes_waiting(self) -> int:
+        """About how many are unsent: they are marked a little later."""
+        first = self.unsent_notes(1)
+        newest = self._db.execute("SELECT max(sequence) FROM note").fetchone()[0]
+        return int(newest) - first[0][0] + 1 if first else 0
 
     @_tells_damage
     def mark_notes_sent(self, last: int) -> None:

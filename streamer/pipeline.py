@@ -43,6 +43,8 @@ COMMIT_NS = NS
 """States and resume points are committed this often where no alert makes it sooner. A restart decides again what came since."""
 NOTE_NS = NS // 4
 """The same where an associator is told with it: its events wait for what every shard has decided."""
+MANY_NOTES, SELDOM_NS = 1_000, 10 * NS
+"""With more notes that wait, as of a Redis that is away, how far the stations are is told this seldom: the disk is to last for weeks."""
 STATE_NS = 2 * NS
 """How often the hooks hear how far each station is."""
 IDLE_NS = 10 * NS
@@ -115,7 +117,7 @@ class Pipeline:
         """Of each trigger, kept here: it is asked for with every batch."""
         self._dirty: set[str] = set()
         self._alerts: list[Produced] = []
-        self._commit_due_ns = self._state_due_ns = 0
+        self._commit_due_ns = self._state_due_ns = self._note_due_ns = 0
         self._decided_at_ns: int | None = None
         """When the newest decision was made; None before the first of this run."""
         self._stopping: Callable[[], bool] = lambda: False
@@ -356,7 +358,7 @@ class Pipeline:
             if self._p.coincidence is not None and (self._dirty or self._alerts)
             else None,
             resume=dict(self._p.acknowledgement.points(self._undecided_from)),
-            note=None if self._p.notes is None else self._p.notes.take(self._reached_ns()),
+            note=self._note(now_ns),
         )
         alerts = [produced.alert for produced in self._alerts]
         if not (progress.alerts or progress.triggers or progress.resume or progress.note):
@@ -371,6 +373,14 @@ class Pipeline:
         self._p.hooks.stage("commit", time.perf_counter() - start_s)
         if alerts or progress.note:
             self._p.wake_publisher()
+
+    def _note(self, now_ns: int) -> str | None:
+        notes = self._p.notes
+        if notes is None or not (notes.is_urgent or now_ns >= self._note_due_ns):
+            return None
+        with suppress(sqlite3.Error):  # the commit that follows says what is wrong
+            self._note_due_ns = now_ns + (SELDOM_NS if self._p.outbox.notes_waiting() > MANY_NOTES else 0)
+        return notes.take(self._reached_ns())
 
     def _write(self, progress: Progress) -> None:
         """Nothing goes on until it is written: packets wait at the server, alerts here."""

@@ -100,7 +100,7 @@ class Publisher(threading.Thread):
 
     def run(self) -> None:
         script = self._client.register_script(files("streamer").joinpath("publish.lua").read_text())
-        teller = Teller(self._settings, self._client, self._clock_ns)
+        teller = Teller(self._settings, self._client)
         outbox: Outbox | None = None
         try:
             while not self._abandoned.is_set():

@@ -7,7 +7,6 @@ Of the publisher's thread. Notes leave in the order of the outbox, each at least
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +23,21 @@ BATCH = 64
 """Notes read together."""
 MOST = 1_000
 """Notes sent before alerts and heartbeat have their turn."""
+MOST_UNREAD = 10_000
+"""Notes on the stream while nobody associates, some 10 MB; further ones wait in the outbox, where there is more room."""
 HAND_OVER_S = 10.0
-"""How often Redis is told how far the stations are: whoever takes one over decides so much of it again."""
+"""How often Redis is told how far the stations are: whoever takes one over decides so much of it again. Of a new one at once."""
 
 
 class Teller:
-    def __init__(self, settings: PublishSettings, client: redis.Redis, clock_ns: Callable[[], int]) -> None:
-        self._settings, self._client, self._clock_ns = settings, client, clock_ns
+    def __init__(self, settings: PublishSettings, client: redis.Redis) -> None:
+        self._settings, self._client = settings, client
         self._script = client.register_script(files("streamer").joinpath("note.lua").read_text())
         self._here: str | None = None
         """The Redis that was told all below."""
         self._held: dict[str, str] = {}
-        self._noted = 0
-        """The newest note that was sent."""
+        self._noted = self._points = 0
+        """The newest note that was sent; how many resume points there were when Redis was told of them."""
         self._due_s = 0.0
 
     def tell(self, outbox: Outbox, *, last: bool = False) -> bool:
@@ -46,7 +47,7 @@ class Teller:
             self._here, self._held, self._noted, self._due_s = here, {}, 0, 0.0
         if not self._tell_notes(outbox):
             return False
-        if last or time.monotonic() >= self._due_s:
+        if last or time.monotonic() >= self._due_s or outbox.points() != self._points:
             self._hand_over(outbox)
         return not (last and outbox.unsent_notes(1))
 
@@ -54,15 +55,15 @@ class Teller:
         end = self._noted + MOST
         while self._noted < end and (waiting := outbox.unsent_notes(BATCH, self._noted)):
             for sequence, note in waiting:
-                if not self._send(note):
-                    return False
+                outcome = self._send(note)
+                if outcome != "sent":
+                    return outcome == "held"
                 self._noted = sequence
         return True
 
-    def _send(self, note: str) -> bool:
-        keys, oldest_ns = self._settings.keys, self._clock_ns() - self._settings.again_ns
-        outcome = self._script(keys=[keys.notes, keys.epoch], args=[self._here or "", note, oldest_ns // 1_000_000])
-        return str(outcome) == "sent"
+    def _send(self, note: str) -> str:
+        keys = self._settings.keys
+        return str(self._script(keys=[keys.notes, keys.epoch, keys.lease], args=[self._here or "", note, MOST_UNREAD]))
 
     def _hand_over(self, outbox: Outbox) -> None:
         """Once all that was decided up to there is published. Notes are marked here, as a mark costs a disk's flush; one
@@ -79,4 +80,4 @@ class Teller:
                 pipe.hset(settings.keys.stations, mapping=moved)
                 pipe.expire(settings.keys.stations, max(1, settings.retention_ns // NS))
                 pipe.execute()
-        self._held, self._due_s = now, time.monotonic() + HAND_OVER_S
+        self._held, self._points, self._due_s = now, len(saved.resume), time.monotonic() + HAND_OVER_S

@@ -54,6 +54,11 @@ class Notes:
     def characterise(self, ident: str, subject: str, decided_ns: int, found: Characterisation) -> None:
         self._sizes.append(Size(id=ident, subject=subject, decided_ns=decided_ns, characterisation=found))
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it holds detections: their note is committed with their decision."""
+        return bool(self._members or self._sizes)
+
     def take(self, decided_ns: Mapping[str, int]) -> str | None:
         """The note as JSON, None where there is nothing to tell. ``decided_ns``: of every subject, as of now."""
         moved = {subject: ns for subject, ns in decided_ns.items() if ns and self._told_ns.get(subject) != ns}

@@ -423,6 +423,24 @@ def test_notes_go_through_the_outbox_in_their_order(office: Office, tmp_path: Pa
     assert len(entries) == len(notes) + len(notes[:100])
 
 
+def test_where_nobody_associates_notes_wait_in_the_outbox(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.teller.MOST_UNREAD", 10)
+    path, notes = tmp_path / "outbox.sqlite", notes_of(FOUR, 1, random.Random(1))
+    with Outbox(path) as outbox:
+        for note in notes:
+            outbox.commit(Progress(note=note))
+        assert outbox.notes_waiting() == len(notes)
+        client, one = office.client(), office.associator()
+        with publishing(path, publish_settings(office.valkey.url, office.valkey.prefix, has_associator=True), None):
+            until(lambda: client.xlen(office.keys.notes) == 10)
+            until(lambda: outbox.notes_waiting() == len(notes) - 10)
+            until(lambda: steps(one, 1) or len(office.published()) >= len(of_one_daemon(FOUR)))
+        assert outbox.notes_waiting() == 0
+    assert office.published() == of_one_daemon(FOUR)
+
+
 def test_an_associator_needs_shards_that_tell_it(tmp_path: Path) -> None:
     from streamer.association.program import settings_of
 

@@ -127,6 +127,17 @@ def test_redis_is_told_of_the_shards_own_stations(valkey: Valkey, tmp_path: Path
     assert on_redis(valkey) == told(knows(mine, 300), outbox_identity(path)), "not told at the stop"
 
 
+def test_a_station_that_is_new_is_told_at_once(valkey: Valkey, tmp_path: Path) -> None:
+    """It has been asked for "from now on", which is said once in its life."""
+    path = tmp_path / "outbox.sqlite"
+    with publishing(path, settings(valkey.url, valkey.prefix)), Outbox(path) as outbox:
+        until(lambda: outbox.get("redis"))
+        outbox.commit(progress(knows("XX_A")))
+        until(lambda: "XX_A" in on_redis(valkey), 5.0)
+        outbox.commit(progress(knows("XX_B")))
+        until(lambda: "XX_B" in on_redis(valkey), 5.0)
+
+
 def outbox_identity(path: Path) -> str:
     with Outbox(path) as outbox:
         return outbox.identity
