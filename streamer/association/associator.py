@@ -11,8 +11,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
+import redis
 from pydantic import ValidationError
 
 from quake.alerts import Alert, Mode
@@ -60,13 +62,8 @@ class Associator:
         clock_ns: Callable[[], int] = time.time_ns,
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._settings, self._desk, self._metrics, self._clock_ns, self._pause = (
-            settings,
-            desk,
-            metrics,
-            clock_ns,
-            pause,
-        )
+        self._settings, self._desk, self._metrics = settings, desk, metrics
+        self._clock_ns, self._pause = clock_ns, pause
         self._association: Association | None = None
         """None where another one has gone on since, or nobody knows."""
         self._entry, self._saved = START, START
@@ -104,12 +101,17 @@ class Associator:
     def stop(self) -> None:
         """Leave everything to whoever comes next, at once."""
         if self.holds:
-            try:
+            with suppress(FencedError):
                 self._save()
                 self._desk.leave()
-            except FencedError:
-                pass
-            self._metrics.holds(False)
+            self.fail()
+
+    def give_up(self) -> None:
+        """A fault of this one: another may do better, from the checkpoint."""
+        if self.holds:
+            with suppress(FencedError, redis.RedisError):
+                self._desk.leave()
+        self._stand_by()
 
     def _stand_by(self) -> None:
         self.fail()

@@ -61,10 +61,14 @@ class AssociatorMetrics:
         if now:
             self._takeovers.inc()
         self._holds.set(now)
+        self._tell_behind(0)
 
     def round(self, reached_ns: int, behind_ns: int) -> None:
-        self._behind_s = behind_ns / NS
         self._reached.set(reached_ns / NS)
+        self._tell_behind(behind_ns)
+
+    def _tell_behind(self, behind_ns: int) -> None:
+        self._behind_s = behind_ns / NS
         self._behind.set(self._behind_s)
 
     def note(self) -> None:

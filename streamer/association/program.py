@@ -91,7 +91,10 @@ class Life:
                 self._seldom.warning(str(error), time.monotonic(), f"associating: {error}; trying again")
                 self._fail(type(error).__name__)
             except Exception:
-                log.exception("a fault in the associator; going on from the checkpoint")
+                log.exception(
+                    "a fault in the associator; the lease is left, and what it did goes on from the checkpoint"
+                )
+                self._associator.give_up()
                 self._fail("internal")
         with suppress(redis.RedisError):  # without Redis the lease ends by itself
             self._associator.stop()

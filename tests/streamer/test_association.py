@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from streamer.association.associator import Associator, Settings
 from streamer.association.desk import Checkpoint, Desk, EpochError, FencedError
 from streamer.association.metrics import AssociatorMetrics
 from streamer.association.notes import Note, Notes
+from streamer.association.program import Life, settings_of
 from streamer.coincidence import Coincidence
 from streamer.config import ConfigError, resolve
 from streamer.outbox import Outbox, Progress
+from streamer.process import Asked
 from streamer.stages import NS, Detection
 
 END_NS = T0 + 400 * NS
@@ -280,8 +282,6 @@ def later(histories: Histories, seconds: int) -> Histories:
 
 
 def replace_subject(item: Detection, subject: str) -> Detection:
-    from dataclasses import replace
-
     return replace(item, subject=subject)
 
 
@@ -356,6 +356,22 @@ def test_what_waits_is_released_when_all_are_silent_and_again_after_a_take_over(
     office.expire()
     steps(office.associator())
     assert office.published() == released, "who takes over comes to the same"
+
+
+def test_one_with_a_fault_leaves_the_lease(office: Office) -> None:
+    one, other = office.associator(), office.associator()
+    office.tell(*notes_of(FOUR, 2, random.Random(1)))
+    one._take = None  # type: ignore[assignment,method-assign]
+    asked, metrics = Asked(), AssociatorMetrics()
+    life = Life(one, office.client(), metrics)
+    rounds = iter([False, True])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Asked, "stop", property(lambda _: next(rounds)))
+        life.run(asked)
+    assert metrics.registry.get_sample_value("quake_associator_failures_total", {"cause": "internal"}) == 1
+    steps(other)
+    assert other.holds
+    assert office.published() == of_one_daemon(FOUR)
 
 
 def test_a_note_that_cannot_be_read_is_passed_over(office: Office) -> None:
@@ -442,8 +458,6 @@ def test_where_nobody_associates_notes_wait_in_the_outbox(
 
 
 def test_an_associator_needs_shards_that_tell_it(tmp_path: Path) -> None:
-    from streamer.association.program import settings_of
-
     content: dict[str, Any] = {"source": [{"servers": ["seedlink://x"], "select": ["*.*"]}]}
     with pytest.raises(ConfigError, match=r"associator\.enabled is not set"):
         settings_of(resolve(content, tmp_path / "quake.toml"))
