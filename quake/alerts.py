@@ -178,6 +178,36 @@ class Keys:
         """Sorted set of the openings of a subject: k -> id."""
         return f"{self.prefix}:opened:{subject}"
 
+    @property
+    def stations(self) -> str:
+        """Hash of NET_STA -> JSON: how far a daemon has decided it, for whichever takes it over."""
+        return f"{self.prefix}:stations"
+
+    @property
+    def notes(self) -> str:
+        """Stream of what shards decided, for the associator; what a checkpoint covers is trimmed."""
+        return f"{self.prefix}:association:notes"
+
+    @property
+    def checkpoint(self) -> str:
+        """JSON of what an associator needs to take over, with the entry of `notes` to go on after."""
+        return f"{self.prefix}:association:checkpoint"
+
+    @property
+    def lease(self) -> str:
+        """Who associates now; expires."""
+        return f"{self.prefix}:association:lease"
+
+    @property
+    def lease_number(self) -> str:
+        """How often the lease was taken."""
+        return f"{self.prefix}:association:number"
+
+    @property
+    def lease_token(self) -> str:
+        """The newest fencing token: who writes with an older one is refused."""
+        return f"{self.prefix}:association:token"
+
     def live_state(self, daemon: str) -> str:
         """JSON of a daemon's health and its stations; gone 15 s after it was last written."""
         return f"{self.prefix}:live:state:{daemon}"

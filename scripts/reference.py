@@ -21,11 +21,13 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any, Literal
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import Histogram, MetricWrapperBase
 from pydantic import BaseModel
 
 from quake.alerts import Alert, ModelIdentity
 from quake.times import format_ns
+from streamer.association.metrics import AssociatorMetrics
 from streamer.cli import parser as streamer_parser
 from streamer.config import CONFIGURATION_VERSION, Config
 from streamer.grid import Grid
@@ -69,9 +71,19 @@ def metrics() -> Iterator[str]:
 as everywhere. A histogram's name has `_bucket`, `_sum` and `_count` behind it. How to watch them:
 [Prometheus and Grafana](../how-to/prometheus.md).
 
-| name | type | labels | meaning |
-|---|---|---|---|"""
-    for collector in made.registry._collector_to_names:
+"""
+    yield from _metrics(made.registry)
+    yield """\
+## Of an associator
+
+`quake-streamer associate` has these at the same port.
+"""
+    yield from _metrics(AssociatorMetrics().registry)
+
+
+def _metrics(registry: CollectorRegistry) -> Iterator[str]:
+    yield from ("| name | type | labels | meaning |", "|---|---|---|---|")
+    for collector in registry._collector_to_names:
         if isinstance(collector, MetricWrapperBase):  # the process's own have their names from Prometheus' client
             yield _metric(collector)
     yield ""

@@ -39,6 +39,12 @@ def _run(arguments: argparse.Namespace) -> int:
         return daemon.run(config, hooks, reread=lambda: load(arguments.config), log_options=log_options)
 
 
+def _associate(arguments: argparse.Namespace) -> int:
+    from streamer.association import program
+
+    return program.run(load(arguments.config))
+
+
 def _check(arguments: argparse.Namespace) -> int:
     from streamer.composition import prepare
     from streamer.operation import Operation
@@ -257,6 +263,14 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("config", type=Path)
     run.set_defaults(function=_run)
+
+    associate = verbs.add_parser(
+        "associate",
+        parents=[common],
+        help="decide the events of all shards; of several that run one does, the others stand by",
+    )
+    associate.add_argument("config", type=Path)
+    associate.set_defaults(function=_associate)
 
     watch = verbs.add_parser(
         "watch", parents=[common], help="print alerts as they arrive; at a terminal with a table of the stations"

@@ -128,7 +128,10 @@ class Coincidence:
         self._memory_ns = max(rules.longest_ns, rules.window_ns, _widest_ns(rules)) + rules.tolerance_ns + SLACK_NS
 
     def add(self, detection: Detection) -> None:
-        self.state.waiting.append(Member.of(detection))
+        self.add_member(Member.of(detection))
+
+    def add_member(self, member: Member) -> None:
+        self.state.waiting.append(member)
         self.state.waiting.sort(key=lambda m: (m.decided_ns, m.onset_ns, m.id))
 
     def characterise(self, ident: str, decided_ns: int, found: Characterisation) -> None:

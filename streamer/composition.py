@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from quake.alerts import Keys, ModelIdentity
 from streamer.acknowledge import Acknowledgement
 from streamer.alerting import Alerting
+from streamer.association.notes import Notes
 from streamer.characteriser import Characteriser, load_characteriser
 from streamer.coincidence import Coincidence, Rules
 from streamer.config import SHIPPED_MODEL, Config, ConfigError
@@ -29,6 +30,7 @@ from streamer.overload import Overload
 from streamer.pipeline import Parts, Pipeline, Source
 from streamer.publisher import Publisher, PublishSettings
 from streamer.shadow import Shadow
+from streamer.shard import Shard
 from streamer.source import SeedLinkSource, SourceSettings
 from streamer.source.resume import ResumePoint
 from streamer.stages import NS
@@ -195,9 +197,11 @@ def compose(
     *,
     may_drop: bool,
     characteriser: Characteriser | None = None,
+    notes: Notes | None = None,
 ) -> Pipeline:
-    """The stages, joined. ``may_drop``: an overloaded machine leaves windows out rather than fall behind."""
-    rule = rules(config, stations)
+    """The stages, joined. ``may_drop``: an overloaded machine leaves windows out rather than fall behind. ``notes``: events
+    are an associator's, which is told by them."""
+    rule = rules(config, stations) if notes is None else None
     policies = policy(config)
 
     def station(subject: str, expected: frozenset[str], next_k: int | None) -> Station:
@@ -216,6 +220,7 @@ def compose(
         trigger=trigger,
         characteriser=characteriser,
         coincidence=Coincidence(rule, saved.coincidence) if rule is not None else None,
+        notes=notes,
         alerting=Alerting(config.mode, scorer.identity, scorer.grid, stations.places),
         acknowledgement=Acknowledgement(policies.ring_ns),
         limit=Limit(config.trigger.most_a_minute or None, saved.opened_ns),
@@ -293,7 +298,11 @@ def publisher(config: Config, scorer: Scorer, outbox: Outbox, hooks: Hooks) -> P
 def source(config: Config, saved: Saved, hooks: Hooks) -> SeedLinkSource:
     try:
         return SeedLinkSource(
-            source_settings(config), _stored(saved), queue_packets=QUEUE_PACKETS, on_event=hooks.source
+            source_settings(config),
+            _stored(saved),
+            queue_packets=QUEUE_PACKETS,
+            on_event=hooks.source,
+            wanted=shard(config).has,
         )
     except ValueError as error:
         raise ConfigError(f"source: {error}") from error
@@ -301,6 +310,15 @@ def source(config: Config, saved: Saved, hooks: Hooks) -> SeedLinkSource:
 
 def _stored(saved: Saved) -> Callable[[str, str], ResumePoint | None]:
     return lambda server, station: saved.resume.get((server, station))
+
+
+def notes_of(watch: Watch) -> Notes | None:
+    """None where the daemon decides events by itself."""
+    return Notes(watch.scorer.identity) if watch.config.associator.enabled else None
+
+
+def shard(config: Config) -> Shard:
+    return Shard(config.shard.count, config.shard.index)
 
 
 def source_settings(config: Config) -> list[SourceSettings]:
@@ -329,4 +347,7 @@ def publish_settings(config: Config, scorer: Scorer) -> PublishSettings:
         again_ns=int(r.retention_h * 3_600 * NS),
         most_bytes=int(config.outbox_mb * 1e6),
         max_age_ns=int(r.max_age_s * NS),
+        shard=shard(config),
+        fingerprint=scorer.fingerprint,
+        has_associator=config.associator.enabled,
     )

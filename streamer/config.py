@@ -161,6 +161,21 @@ class CoincidenceConfig(_Section):
     longest_s: float = Field(default=180.0, gt=0, description="An event is closed after this long at the latest")
 
 
+class AssociatorConfig(_Section):
+    """Of `quake-streamer associate`, which decides the events of all shards, by the rules of `coincidence`."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Events are the associator's: a daemon tells it its detections and decides none itself",
+    )
+    lease_s: float = Field(
+        default=6.0,
+        ge=0.5,
+        le=60,
+        description="An associator that is silent for this long is replaced by one that stands by",
+    )
+
+
 class RedisAddress(_Section):
     """Where alerts are."""
 
@@ -275,6 +290,22 @@ class _Environment(EnvSettingsSource):
         return with_files(super()._load_env_vars())
 
 
+class ShardConfig(_Section):
+    """Which part of the selected stations is this daemon's. Several share them out by their names: each has the same `select`
+    and `count`, and an `index`, a `state` and a `daemon` of its own."""
+
+    count: int = Field(default=1, ge=1, le=1024, description="Daemons, or groups of them, that share the stations out")
+    index: int = Field(
+        default=0, ge=0, description="This one's number, from 0; of a StatefulSet's pod by QUAKE_SHARD__INDEX"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> ShardConfig:
+        if self.index >= self.count:
+            raise ValueError(f"shard.index ({self.index}) is not below shard.count ({self.count})")
+        return self
+
+
 class Settings(BaseSettings):
     """What a program reads: a file, and the environment above it."""
 
@@ -309,6 +340,7 @@ class Config(Settings):
         description="Names this process in the heartbeat; the host's name if not given",
     )
     source: tuple[SourceConfig, ...] = Field(min_length=1, description="One for each list of servers")
+    shard: ShardConfig = ShardConfig()
     inventory: tuple[Path, ...] = Field(default=(), description="StationXML files: coordinates, orientation and gain")
     places: dict[Annotated[str, Field(pattern=r"^\w+[._]\w+$")], Place] = Field(
         default={}, description="Coordinates by NET.STA, above those of the inventory"
@@ -322,6 +354,7 @@ class Config(Settings):
     coincidence: CoincidenceConfig | Literal[False] = Field(
         default=CoincidenceConfig(), description="false: single-station detections alone"
     )
+    associator: AssociatorConfig = AssociatorConfig()
     redis: RedisConfig = RedisConfig()
     live: LiveConfig = LiveConfig()
     page: PageConfig = PageConfig()
@@ -332,6 +365,12 @@ class Config(Settings):
         on, off = self.trigger.on, self.trigger.off
         if on is not None and off is not None and off > on:
             raise ValueError(f"trigger.off ({off}) lies above trigger.on ({on})")
+        return self
+
+    @model_validator(mode="after")
+    def _events_are_wanted(self) -> Config:
+        if self.associator.enabled and self.coincidence is False:
+            raise ValueError("associator.enabled, and coincidence = false: there would be nothing to decide")
         return self
 
     @model_validator(mode="after")

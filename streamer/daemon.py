@@ -15,9 +15,21 @@ from contextlib import ExitStack
 from importlib.metadata import version
 
 from streamer import systemd
-from streamer.composition import Watch, compose, prepare, publish_settings, publisher, shadowed, source, warm_up
+from streamer.composition import (
+    Watch,
+    compose,
+    notes_of,
+    prepare,
+    publish_settings,
+    publisher,
+    shadowed,
+    shard,
+    source,
+    warm_up,
+)
 from streamer.config import Config, ConfigError
 from streamer.dashboard.beside import Page
+from streamer.handover import within
 from streamer.hooks import Fan, Hooks
 from streamer.host_clock import HostClock
 from streamer.http import serve
@@ -30,6 +42,7 @@ from streamer.publisher import Publisher, PublishSettings
 from streamer.reload import Budget, Reload
 from streamer.salvage import open_outbox
 from streamer.source import SeedLinkSource
+from streamer.takeover import take_over
 from streamer.watchdog import Watchdog
 
 PUBLISH_DRAIN_S = 5.0
@@ -86,7 +99,9 @@ class Daemon:
 
     def _watch_with(self, watch: Watch, feed: Feed | None) -> None:
         hooks = Fan([self._hooks, feed]) if feed else self._hooks
-        saved = self._outbox.load(watch.scorer.fingerprint)
+        if not take_over(watch, self._outbox, hooks, lambda: self._asked.stop):
+            return
+        saved = within(self._outbox.load(watch.scorer.fingerprint), shard(watch.config))
         receiving, publishing = source(watch.config, saved, hooks), self._publish(watch)
         hooks.began(watch.scorer.identity, watch.scorer.grid, receiving.expected)
         pipeline = compose(
@@ -100,6 +115,7 @@ class Daemon:
             publishing.wake,
             may_drop=watch.config.mode == "live",
             characteriser=watch.characteriser,
+            notes=notes_of(watch),
         )
         log.info("%s", described(watch))
         if feed:

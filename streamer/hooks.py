@@ -72,6 +72,9 @@ class Hooks:
     def redis_reachable(self, time_ns: int) -> None:
         """A heartbeat went out. Publisher's thread."""
 
+    def associated(self, is_there: bool) -> None:
+        """Whether an associator decides the events, where they are not the daemon's own. Publisher's thread."""
+
     def backlog(self, depth: int, oldest_ns: int | None) -> None:
         """Alerts in the outbox that were not sent."""
 

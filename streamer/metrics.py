@@ -42,7 +42,7 @@ class Metrics(Hooks):
         self._lock = threading.Lock()
         self.last_score_s = self.last_redis_s = self.last_tick_s = -math.inf
         """On the monotonic clock."""
-        self.commits = True
+        self.commits = self._is_associated = True
         self._dropping, self.dropped_s = False, -math.inf
         self._make_intake()
         self._make_scoring()
@@ -103,6 +103,9 @@ class Metrics(Hooks):
         self._published = self._counter("published_total", "Alert revisions offered to Redis, by outcome", "outcome")
         self._failures = self._counter("publish_failures_total", "Failed tries to publish, by cause", "cause")
         self._heartbeat = self._gauge("heartbeat_timestamp_seconds", "When Redis last took this daemon's heartbeat")
+        self._associated = self._gauge(
+            "associated", "1 while an associator holds the lease; 0 where none does, or where there is to be none"
+        )
         self._commit_failures = self._counter("commit_failures_total", "Failed tries to write the outbox")
         self._depth = self._gauge("outbox_depth", "Alert revisions not yet published")
         self._outbox_bytes = self._gauge("outbox_bytes", "What the outbox fills of the disk, looked at once an hour")
@@ -246,6 +249,11 @@ class Metrics(Hooks):
         self.last_redis_s = time.monotonic()
         self._heartbeat.set(time_ns / NS)
 
+    def associated(self, is_there: bool) -> None:
+        self.last_redis_s = time.monotonic()
+        self._is_associated = is_there
+        self._associated.set(is_there)
+
     def backlog(self, depth: int, oldest_ns: int | None) -> None:
         self._depth.set(depth)
         self._age.set(0.0 if oldest_ns is None else (self._clock_ns() - oldest_ns) / NS)
@@ -282,6 +290,7 @@ class Metrics(Hooks):
                 ("model", not ready, "not yet loaded and warmed up"),
                 ("data", now_s - self.last_score_s > FLOWING_S, "no window was scored for two minutes"),
                 ("redis", now_s - self.last_redis_s > REDIS_SILENT_S, "not reachable"),
+                ("associator", not self._is_associated, "none holds the lease: nobody decides events"),
                 ("outbox", not self.commits, "cannot be written"),
                 ("load", self.overloaded, "windows are being dropped"),
             )

@@ -20,9 +20,14 @@ from streamer.coincidence import CoincidenceState
 from streamer.source.resume import ResumePoint
 from streamer.trigger import TriggerState
 
-SCHEMA = 2
+SCHEMA = 3
 """``PRAGMA user_version``: a file with a higher one was written by a newer release."""
-MIGRATIONS: dict[int, tuple[str, ...]] = {1: ()}  # 2: states tell of sizes, which an older release does not read
+NOTES = "CREATE TABLE note (sequence INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL, sent INTEGER NOT NULL DEFAULT 0)"
+IDENTITY = "INSERT INTO meta VALUES ('identity', lower(hex(randomblob(16))))"
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: (),  # 2: states tell of sizes, which an older release does not read
+    2: (NOTES, IDENTITY),
+}
 """Schema -> the statements that make the next one of it. An outbox may be as old as the oldest that stands here."""
 DAMAGED = ".damaged"
 """What is added to the file's name for a note beside it: one thread has seen that it is damaged, and the others are to know."""
@@ -31,10 +36,12 @@ BUSY_S = 10.0
 milliseconds."""
 OPENINGS = 2_000
 """The newest that a restart looks at, for how many were told a minute."""
+KEPT_NOTES = 200
+"""Of those that were sent, for a Redis that has lost the last of them: a minute's."""
 FORGET = 1_000
 """Alerts forgotten together where the disk is short: some megabytes."""
 
-_TABLES = """
+_TABLES = f"""
 CREATE TABLE alert (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL, revision INTEGER NOT NULL, created_ns INTEGER NOT NULL,
@@ -48,6 +55,8 @@ CREATE TABLE resume (
 );
 CREATE INDEX alert_sent ON alert (created_ns) WHERE sent = 1;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+{NOTES};
+{IDENTITY};
 """
 
 
@@ -108,6 +117,10 @@ class Progress:
     triggers: Mapping[str, TriggerState] = field(default_factory=dict)
     coincidence: CoincidenceState | None = None
     resume: Mapping[tuple[str, str], ResumePoint] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+    """As `Outbox.set` takes them."""
+    note: str | None = None
+    """For the associator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +230,40 @@ class Outbox:
         return self._saved()
 
     def _saved(self) -> Saved:
-        resume = {
+        body = self.get("coincidence")
+        coincidence = CoincidenceState.model_validate_json(body) if body else None
+        return Saved(self._triggers(), coincidence, self._resume(), tuple(self._openings()))
+
+    def _triggers(self) -> dict[str, TriggerState]:
+        states = self._db.execute("SELECT subject, body FROM trigger_state")
+        return {subject: TriggerState.model_validate_json(body) for subject, body in states}
+
+    def _resume(self) -> dict[tuple[str, str], ResumePoint]:
+        return {
             (server, station): ResumePoint(None if sequence is None else int(sequence), time_ns, packet_ns)
             for server, station, sequence, time_ns, packet_ns in self._db.execute("SELECT * FROM resume")
         }
-        states = self._db.execute("SELECT subject, body FROM trigger_state")
-        triggers = {subject: TriggerState.model_validate_json(body) for subject, body in states}
-        body = self.get("coincidence")
-        return Saved(
-            triggers, CoincidenceState.model_validate_json(body) if body else None, resume, tuple(self._openings())
-        )
+
+    @_tells_damage
+    def settled(self) -> Saved | None:
+        """Triggers and resume points, of one moment at which all alerts and notes made by then were sent; None while one
+        waits."""
+        self._db.execute("BEGIN")  # one look: the pipeline commits meanwhile
+        try:
+            waits = self.backlog()[0] or self.unsent_notes(1)
+            return None if waits else Saved(self._triggers(), None, self._resume())
+        finally:
+            self._db.execute("COMMIT")
+
+    @_tells_damage
+    def points(self) -> int:
+        """How many resume points there are."""
+        return int(self._db.execute("SELECT count(*) FROM resume").fetchone()[0])
+
+    @property
+    def identity(self) -> str:
+        """Of this file for good: a name that no other outbox has."""
+        return self.get("identity") or ""
 
     def _openings(self) -> Iterator[int]:
         newest = "FROM alert WHERE k IS NOT NULL AND revision = 0 AND json_valid(body) ORDER BY sequence DESC LIMIT ?"
@@ -267,6 +304,10 @@ class Outbox:
             )
             if progress.coincidence is not None:
                 self._set("coincidence", progress.coincidence.model_dump_json())
+            for name, value in progress.values.items():
+                self._set(name, value)
+            if progress.note is not None:
+                self._db.execute("INSERT INTO note (body) VALUES (?)", (progress.note,))
         return new
 
     def _add(self, produced: Produced) -> int:
@@ -297,6 +338,35 @@ class Outbox:
     def mark_sent(self, sequences: Sequence[int]) -> None:
         with self._transaction():
             self._db.executemany("UPDATE alert SET sent = 1 WHERE sequence = ?", [(s,) for s in sequences])
+
+    @_tells_damage
+    def unsent_notes(self, limit: int, after: int = 0) -> list[tuple[int, str]]:
+        """(sequence, note), in the order in which they were made, of sequences beyond ``after``."""
+        query = "SELECT sequence, body FROM note WHERE sent = 0 AND sequence > ? ORDER BY sequence LIMIT ?"
+        rows = self._db.execute(query, (after, limit))
+        return [(int(sequence), str(body)) for sequence, body in rows]
+
+    @_tells_damage
+    def notes_waiting(self) -> int:
+        """About how many are unsent: they are marked a little later."""
+        first = self.unsent_notes(1)
+        newest = self._db.execute("SELECT max(sequence) FROM note").fetchone()[0]
+        return int(newest) - first[0][0] + 1 if first else 0
+
+    @_tells_damage
+    def mark_notes_sent(self, last: int) -> None:
+        """Up to that sequence; older ones are forgotten."""
+        if not self.unsent_notes(1):
+            return
+        with self._transaction():
+            self._db.execute("UPDATE note SET sent = 1 WHERE sent = 0 AND sequence <= ?", (last,))
+            self._db.execute("DELETE FROM note WHERE sent = 1 AND sequence <= ?", (last - KEPT_NOTES,))
+
+    @_tells_damage
+    def send_notes_again(self) -> None:
+        """Those that are still there."""
+        with self._transaction():
+            self._db.execute("UPDATE note SET sent = 0 WHERE sent = 1")
 
     @_tells_damage
     def send_again(self, since_ns: int) -> int:

@@ -18,6 +18,7 @@ from quake.alerts import Characterisation, Status
 from quake.times import format_ns
 from streamer.acknowledge import Acknowledgement
 from streamer.alerting import Alerting
+from streamer.association.notes import Notes
 from streamer.characteriser import Characteriser
 from streamer.coincidence import Coincidence
 from streamer.hooks import Hooks
@@ -40,6 +41,10 @@ PACKETS = 256
 """Packets taken at once: some milliseconds of work between two looks at the batch."""
 COMMIT_NS = NS
 """States and resume points are committed this often where no alert makes it sooner. A restart decides again what came since."""
+NOTE_NS = NS // 4
+"""The same where an associator is told with it: its events wait for what every shard has decided."""
+MANY_NOTES, SELDOM_NS = 1_000, 10 * NS
+"""With more notes that wait, as of a Redis that is away, how far the stations are is told this seldom: the disk is to last for weeks."""
 STATE_NS = 2 * NS
 """How often the hooks hear how far each station is."""
 IDLE_NS = 10 * NS
@@ -79,6 +84,8 @@ class Parts:
     characteriser: Characteriser | None
     """None: alerts say nothing of size and direction."""
     coincidence: Coincidence | None
+    notes: Notes | None
+    """For the associator, in place of a coincidence of its own."""
     alerting: Alerting
     acknowledgement: Acknowledgement
     overload: Overload | None
@@ -110,7 +117,7 @@ class Pipeline:
         """Of each trigger, kept here: it is asked for with every batch."""
         self._dirty: set[str] = set()
         self._alerts: list[Produced] = []
-        self._commit_due_ns = self._state_due_ns = 0
+        self._commit_due_ns = self._state_due_ns = self._note_due_ns = 0
         self._decided_at_ns: int | None = None
         """When the newest decision was made; None before the first of this run."""
         self._stopping: Callable[[], bool] = lambda: False
@@ -279,16 +286,21 @@ class Pipeline:
         detection = trigger.decide(item)
         self._decided_ns[subject] = trigger.decided_ns
         if isinstance(item, Score) and self._p.characteriser is not None and trigger.asks(item.window.k):
-            detection = self._characterise(self._p.characteriser.ask(item.window), trigger, detection)
+            detection = self._characterise(subject, self._p.characteriser.ask(item.window), trigger, detection)
         self._dirty.add(subject)
         if detection is not None:
             self._detected(detection)
 
-    def _characterise(self, found: Characterisation, trigger: Trigger, decided: Detection | None) -> Detection | None:
+    def _characterise(
+        self, subject: str, found: Characterisation, trigger: Trigger, decided: Detection | None
+    ) -> Detection | None:
         """``decided``: the opening, where it was just decided, which then tells of it too."""
         opened = trigger.characterise(found)
-        if self._p.coincidence is not None and opened.characterisation is not None:
-            self._p.coincidence.characterise(opened.id, trigger.decided_ns, opened.characterisation)
+        if opened.characterisation is not None:
+            if self._p.coincidence is not None:
+                self._p.coincidence.characterise(opened.id, trigger.decided_ns, opened.characterisation)
+            if self._p.notes is not None:
+                self._p.notes.characterise(opened.id, subject, trigger.decided_ns, opened.characterisation)
         return decided and replace(decided, characterisation=opened.characterisation)
 
     def _detected(self, detection: Detection) -> None:
@@ -297,6 +309,8 @@ class Pipeline:
             self._alerts.append(Produced(self._p.alerting.detection(detection, self.clock_ns()), detection.k))
         if self._p.coincidence is not None:
             self._p.coincidence.add(detection)
+        if self._p.notes is not None:
+            self._p.notes.add(detection)
 
     def _is_told(self, detection: Detection) -> bool:
         """An opening within the limit, and the closing of one that was."""
@@ -312,11 +326,15 @@ class Pipeline:
         """Let the coincidence's data time run as far as the stations have decided."""
         if self._p.coincidence is None:
             return
-        begun_ns = {subject: self._begun_ns(subject) for subject, ns in self._decided_ns.items() if not ns}
-        decided_ns = {**self._decided_ns, **begun_ns} if begun_ns else self._decided_ns
+        decided_ns = self._reached_ns()
         until_ns = self._p.coincidence.watermark_ns(decided_ns) if hold else max(decided_ns.values(), default=0)
         for event in self._p.coincidence.advance(until_ns):
             self._alerts.append(Produced(self._p.alerting.event(event, self.clock_ns())))
+
+    def _reached_ns(self) -> Mapping[str, int]:
+        """How far each station is, for coincidence."""
+        begun_ns = {subject: self._begun_ns(subject) for subject, ns in self._decided_ns.items() if not ns}
+        return {**self._decided_ns, **begun_ns} if begun_ns else self._decided_ns
 
     def _begun_ns(self, subject: str) -> int:
         """A station that has data and no window yet is waited for as well."""
@@ -331,7 +349,7 @@ class Pipeline:
         now_ns = self.tick_ns()
         if not (self._alerts or soon or now_ns >= self._commit_due_ns):
             return
-        self._commit_due_ns = now_ns + COMMIT_NS
+        self._commit_due_ns = now_ns + (COMMIT_NS if self._p.notes is None else NOTE_NS)
         start_s = time.perf_counter()
         progress = Progress(
             alerts=self._alerts,
@@ -340,9 +358,10 @@ class Pipeline:
             if self._p.coincidence is not None and (self._dirty or self._alerts)
             else None,
             resume=dict(self._p.acknowledgement.points(self._undecided_from)),
+            note=self._note(now_ns),
         )
         alerts = [produced.alert for produced in self._alerts]
-        if not (progress.alerts or progress.triggers or progress.resume):
+        if not (progress.alerts or progress.triggers or progress.resume or progress.note):
             return
         self._p.hooks.committing(alerts)
         self._write(progress)
@@ -352,8 +371,16 @@ class Pipeline:
             if alert.status is not Status.UPDATE:
                 log.info("alert %s", alert.summary())
         self._p.hooks.stage("commit", time.perf_counter() - start_s)
-        if alerts:
+        if alerts or progress.note:
             self._p.wake_publisher()
+
+    def _note(self, now_ns: int) -> str | None:
+        notes = self._p.notes
+        if notes is None or not (notes.is_urgent or now_ns >= self._note_due_ns):
+            return None
+        with suppress(sqlite3.Error):  # the commit that follows says what is wrong
+            self._note_due_ns = now_ns + (SELDOM_NS if self._p.outbox.notes_waiting() > MANY_NOTES else 0)
+        return notes.take(self._reached_ns())
 
     def _write(self, progress: Progress) -> None:
         """Nothing goes on until it is written: packets wait at the server, alerts here."""

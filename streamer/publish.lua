@@ -1,15 +1,19 @@
 -- One alert onto the stream and the channel, or not at all.
 --
--- KEYS  1 stream  2 seen:<id>  3 opened:<subject>  4 epoch        (all share the hash tag: one slot of a cluster)
+-- KEYS  1 stream  2 seen:<id>  3 opened:<subject>  4 epoch  5 newest token of the associator's lease
+--       (all share the hash tag: one slot of a cluster)
 -- ARGV  1 epoch and run id of the server, a blank between them  2 id  3 revision  4 body  5 channel  6 retention (s)  7 oldest entry to keep (ms since 1970)
---       8 k of the first window, or ''  9 dead time (windows)
--- Returns 'sent', 'repeat' (this revision or a later one was there), 'echo' (another daemon has told of this one under another id)
+--       8 k of the first window, or ''  9 dead time (windows)  10 token of who publishes, or '' where it needs none
+-- Returns 'fenced' (another associator has taken the lease since), 'sent', 'repeat' (this revision or a later one was there), 'echo' (another daemon has told of this one under another id)
 -- or 'epoch' (this Redis may not hold the data that the publisher knows: it was emptied, or another one took over). Asked
 -- for each alert: one that went to the new server before those that it lacks would take their place and their revisions'.
 
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 if (redis.call('GET', KEYS[4]) or '') .. ' ' .. run_id ~= ARGV[1] then
   return 'epoch'
+end
+if ARGV[10] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[10] then
+  return 'fenced'
 end
 local seen = redis.call('GET', KEYS[2])
 if seen == 'echo' then

@@ -26,7 +26,9 @@ from quake.connecting import connect
 from streamer.hooks import Hooks
 from streamer.outbox import Outbox, OutboxError, Unsent
 from streamer.seldom import Seldom
+from streamer.shard import WHOLE, Shard
 from streamer.stages import NS
+from streamer.teller import Teller
 
 HEARTBEAT_S = 5.0
 FORGET_NS = 86_400 * NS
@@ -59,6 +61,11 @@ class PublishSettings:
     """What the outbox may fill of the disk: of what was sent, the oldest is forgotten earlier then."""
     max_age_ns: int
     """An alert older than this when it leaves is marked stale."""
+    shard: Shard = WHOLE
+    fingerprint: str = ""
+    """Of the triggers' states."""
+    has_associator: bool = False
+    """Events are its: without it nobody tells of an earthquake, and the heartbeat is silent."""
 
 
 class Publisher(threading.Thread):
@@ -93,15 +100,18 @@ class Publisher(threading.Thread):
 
     def run(self) -> None:
         script = self._client.register_script(files("streamer").joinpath("publish.lua").read_text())
+        teller = Teller(self._settings, self._client)
         outbox: Outbox | None = None
         try:
             while not self._abandoned.is_set():
                 try:
                     outbox = outbox or Outbox(self._path)
-                    if self._stopping.is_set() and outbox.backlog()[0] == 0:
+                    if self._stopping.is_set() and outbox.backlog()[0] == 0 and teller.tell(outbox, last=True):
                         return
                     self._beat(self._client, outbox)
                     more = self._drain(script, outbox)
+                    if not teller.tell(outbox):
+                        self._heartbeat_due_s = 0.0  # it looks at which Redis this is
                     self._recovered()
                     if not more:
                         self._wake.wait(HEARTBEAT_S / 5)
@@ -137,6 +147,14 @@ class Publisher(threading.Thread):
             return
         now_ns = self._clock_ns()
         self._check_epoch(client, outbox)
+        if not self._settings.has_associator or self._is_associated(client):
+            self._say_alive(client, now_ns)
+        self._heartbeat_due_s = time.monotonic() + HEARTBEAT_S
+        if time.monotonic() >= self._prune_due_s:
+            self._prune_due_s = time.monotonic() + PRUNE_S
+            self._prune(outbox, now_ns)
+
+    def _say_alive(self, client: redis.Redis, now_ns: int) -> None:
         heartbeat, daemon = self._settings.keys.heartbeat, self._settings.daemon
         with client.pipeline(transaction=False) as pipe:  # one way there and back: Redis may be far, or slow
             pipe.hset(heartbeat, daemon, str(now_ns))
@@ -144,17 +162,22 @@ class Publisher(threading.Thread):
             pipe.hgetall(heartbeat)
             beats = pipe.execute()[-1]
         self._forget_the_dead(client, beats, now_ns)
-        self._heartbeat_due_s = time.monotonic() + HEARTBEAT_S
         self._hooks.redis_reachable(now_ns)
-        if time.monotonic() >= self._prune_due_s:
-            self._prune_due_s = time.monotonic() + PRUNE_S
-            self._prune(outbox, now_ns)
 
     def _prune(self, outbox: Outbox, now_ns: int) -> None:
         outbox.prune(now_ns - self._settings.again_ns)  # nobody needs them any longer: Redis holds them
         if forgotten := outbox.shrink(self._settings.most_bytes):
             log.warning("the outbox is full (outbox_mb): %d alert(s) that were sent cannot be offered again", forgotten)
         self._hooks.outbox_size(outbox.used_bytes())
+
+    def _is_associated(self, client: redis.Redis) -> bool:
+        """Whether somebody decides events now."""
+        is_there = bool(client.exists(self._settings.keys.lease))
+        self._hooks.associated(is_there)
+        if not is_there:
+            text = "no associator holds the lease: nobody decides events, and this daemon does not beat"
+            self._seldom.warning("associator", time.monotonic(), text)
+        return is_there
 
     def _forget_the_dead(self, client: redis.Redis, beats: dict[str, str], now_ns: int) -> None:
         """A daemon has another name after each restart: without this the hash grows for ever."""
@@ -176,6 +199,7 @@ class Publisher(threading.Thread):
         if known is not None:
             count = outbox.send_again(self._clock_ns() - self._settings.again_ns)
             log.warning("Redis was restarted, emptied or replaced: offering %d alert(s) again", count)
+            outbox.send_notes_again()
         outbox.set("redis", here)  # last: a crash in between offers twice, which the script drops, rather than never
 
     def _drain(self, script: redis.commands.core.Script, outbox: Outbox) -> bool:
@@ -203,7 +227,7 @@ class Publisher(threading.Thread):
             return True
         keys, now_ns = self._settings.keys, self._clock_ns()
         stream = keys.stream(alert.kind)
-        names = [stream, keys.seen(alert.id), keys.opened(alert.stations[0].source_id), keys.epoch]
+        names = [stream, keys.seen(alert.id), keys.opened(alert.stations[0].source_id), keys.epoch, keys.lease_token]
         outcome = str(
             script(
                 keys=names,
@@ -217,6 +241,7 @@ class Publisher(threading.Thread):
                     (now_ns - self._settings.retention_ns) // 1_000_000,
                     "" if unsent.k is None or alert.revision else unsent.k,
                     self._settings.dead_k,
+                    "",
                 ],
             )
         )

@@ -2,7 +2,8 @@
 
 Neither are alerts lost in silence, nor is a station blind until somebody comes: pages that are whole are carried over,
 alerts with their numbers and marks, the rest is counted and told. Without a resume point that can be read a server is
-asked "from now on", as at a first start. Only for who holds the lock on the state: nobody else has the file open.
+asked "from now on", as at a first start, unless Redis knows how far the station was.
+Only for who holds the lock on the state: nobody else has the file open.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from quake.alerts import Alert
+from streamer.association.notes import Note
 from streamer.coincidence import CoincidenceState
 from streamer.outbox import SCHEMA, DamagedError, Outbox
 from streamer.source.resume import ResumePoint
@@ -27,9 +29,11 @@ KEPT = 3
 """Damaged outboxes: the older ones go, or a disk that fails would be filled with them."""
 MOST_NUMBERS = 100_000
 """Row numbers that are asked for one by one: a few seconds."""
-ALERT, STATE, RESUME, META = "alert", "trigger_state", "resume", "meta"
+ALERT, STATE, RESUME, META, NOTE = "alert", "trigger_state", "resume", "meta", "note"
 COINCIDENCE = "coincidence"
 """Of the table meta."""
+ASKED_ANEW = "shard"
+"""The same: without it Redis is asked for the stations whose resume points are lost."""
 
 log = logging.getLogger(__name__)
 Row = tuple[object, ...]
@@ -110,7 +114,7 @@ def carry_over(damaged: Path, outbox: Outbox) -> Carried:
         with suppress(sqlite3.Error):  # in a file that is shorter than it says, SQLite reads nothing otherwise
             db.execute("PRAGMA writable_schema = ON")
         db.text_factory = lambda text: text.decode("utf-8", "replace")
-        tables = {name: _understood(name, _read(db, name)) for name in (ALERT, STATE, RESUME, META)}
+        tables = {name: _understood(name, _read(db, name)) for name in (ALERT, STATE, RESUME, META, NOTE)}
     outbox.restore({name: found.rows for name, found in tables.items()})
     return Carried(tables)
 
@@ -175,6 +179,10 @@ def _is_understood(table: str, row: Row) -> bool:
             TriggerState.model_validate_json(str(row[1]))
         elif table == RESUME:
             ResumePoint(None if row[2] is None else int(str(row[2])), *row[3:])  # type: ignore[arg-type]
+        elif table == NOTE:
+            Note.model_validate_json(str(row[1]))
+        elif row[0] == ASKED_ANEW:
+            return False
         elif row[0] == COINCIDENCE:
             CoincidenceState.model_validate_json(str(row[1]))
     except ValueError:

@@ -62,6 +62,7 @@ PARSED = {
     "docs/how-to/page.md": "test_page_document.py checks them against the program",
     "docs/how-to/prometheus.md": "a daemon on all addresses",
     "docs/how-to/scan.md": "needs an archive; test_scan.py runs all options",
+    "docs/how-to/shards.md": "public servers; test_shards.py runs all of it with ours",
     "docs/how-to/station.md": "check runs below; HUP is test_drill_reload.py's",
     "docs/how-to/thresholds.md": "check runs below; the scan needs an archive",
     "docs/how-to/train.md": "minutes to hours each; tests/trainer runs every verb",

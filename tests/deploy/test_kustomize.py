@@ -15,9 +15,12 @@ import pytest
 import yaml
 from deployed import DEPLOY, PORT, SECRETS, VARIABLES, parsed, secret
 
+from streamer.association.metrics import AssociatorMetrics
+from streamer.composition import shard
 from streamer.config import Config, load
 from streamer.http import Face
 from streamer.metrics import Metrics
+from streamer.shard import Shard
 from streamer.source.address import PORT as SEEDLINK_PORT
 from streamer.source.address import TLS_PORT
 
@@ -32,9 +35,18 @@ def cluster() -> dict[str, Any]:
     return {document["kind"]: document for document in yaml.safe_load_all(made.stdout)}
 
 
+CONTROLLERS = {"StatefulSet": "run", "Deployment": "associate"}
+"""Kind of what starts pods -> what they run."""
+
+
+@pytest.fixture(params=CONTROLLERS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def pod(cluster: dict[str, Any]) -> Any:
-    return cluster["StatefulSet"]["spec"]["template"]
+def pod(cluster: dict[str, Any], kind: str) -> Any:
+    return cluster[kind]["spec"]["template"]
 
 
 @pytest.fixture
@@ -43,55 +55,81 @@ def container(pod: Any) -> Any:
     return container
 
 
-def test_each_shard_has_stations_of_its_own(
-    cluster: dict[str, Any], container: Any, surroundings: Any, secrets: Path, tmp_path: Path
+def test_it_reads_the_configuration_and_redis_secret(
+    cluster: dict[str, Any], kind: str, container: Any, surroundings: Any, secrets: Path, tmp_path: Path
 ) -> None:
-    shards = cluster["ConfigMap"]["data"]
-    assert {*shards} == {path.name for path in (DEPLOY / "kustomize" / "shards").iterdir()}
-    assert cluster["StatefulSet"]["spec"]["replicas"] == len(shards)
-    variables = {entry["name"]: entry.get("value", "") for entry in container["env"]}
-    assert SECRETS in variables["QUAKE_REDIS_URL_FILE"]
+    (config,) = loaded(cluster, container, surroundings, tmp_path, [{}], CONTROLLERS[kind])
+    assert config.redis.url == secret(secrets, "redis-url")
+    assert config.associator.enabled
+
+
+def test_pods_share_the_stations_out(cluster: dict[str, Any], surroundings: Any, tmp_path: Path) -> None:
+    """Each pod's number is its shard's, and every station has one."""
+    (container,) = cluster["StatefulSet"]["spec"]["template"]["spec"]["containers"]
+    index = next(entry for entry in container["env"] if entry["name"] == "QUAKE_SHARD__INDEX")
+    assert index["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}}
+    replicas = cluster["StatefulSet"]["spec"]["replicas"]
+    numbers = [{"QUAKE_SHARD__INDEX": str(ordinal)} for ordinal in range(replicas)]
+    configs = loaded(cluster, container, surroundings, tmp_path, numbers, "run")
+    assert [shard(config) for config in configs] == [Shard(replicas, n) for n in range(replicas)]
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    assert variables["QUAKE_REDIS_URL_FILE"] == f"{mounts['redis']}/redis-url"
-    surroundings(VARIABLES, {"QUAKE_REDIS_URL_FILE": f"{SECRETS}/redis-url"})
-    loaded: list[Config] = []
-    for ordinal in range(len(shards)):
-        name = f"{cluster['StatefulSet']['metadata']['name']}-{ordinal}"
-        chosen = parsed([argument.replace("$(POD_NAME)", name) for argument in container["args"]])
-        assert chosen.verb == "run"
-        path = tmp_path / chosen.config.relative_to(mounts["shards"])
-        path.write_text(shards[path.name])
-        loaded.append(load(path))
-    selected = [pattern for config in loaded for source in config.source for pattern in source.select]
-    assert len(set(selected)) == len(selected)
-    assert {str(config.state) for config in loaded} == {mounts["state"]}
-    assert {config.redis.url for config in loaded} == {secret(secrets, "redis-url")}
+    assert {str(config.state) for config in configs} == {mounts["state"]}
+    stations = ["_".join(one.split(".")[:2]) for source in configs[0].source for one in source.select]
+    shares = [[name for name in stations if shard(config).has(name)] for config in configs]
+    assert all(shares)
+    assert sorted(name for share in shares for name in share) == sorted(set(stations))
 
 
-def test_names_lead_somewhere(cluster: dict[str, Any], pod: Any, container: Any) -> None:
+def loaded(
+    cluster: dict[str, Any], container: Any, surroundings: Any, folder: Path, variables: list[dict[str, str]], verb: str
+) -> list[Config]:
+    """What the container's command reads, with its variables and each of these tables of more."""
+    given = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert given == {"QUAKE_REDIS_URL_FILE": f"{mounts['redis']}/redis-url"}
+    chosen = parsed(container["args"])
+    assert chosen.verb == verb
+    path = folder / chosen.config.relative_to(mounts["config"])
+    path.write_text(cluster["ConfigMap"]["data"][path.name])
+    configs = []
+    for more in variables:
+        surroundings(VARIABLES, {"QUAKE_REDIS_URL_FILE": f"{SECRETS}/redis-url", **more})
+        configs.append(load(path))
+    return configs
+
+
+def test_names_lead_somewhere(cluster: dict[str, Any], kind: str, pod: Any, container: Any) -> None:
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
-    claims = {claim["metadata"]["name"] for claim in cluster["StatefulSet"]["spec"]["volumeClaimTemplates"]}
+    claims = {claim["metadata"]["name"] for claim in cluster[kind]["spec"].get("volumeClaimTemplates", [])}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes.keys() | claims
-    assert volumes["shards"]["configMap"]["name"] == cluster["ConfigMap"]["metadata"]["name"]
+    assert volumes["config"]["configMap"]["name"] == cluster["ConfigMap"]["metadata"]["name"]
     assert cluster["StatefulSet"]["spec"]["serviceName"] == cluster["Service"]["metadata"]["name"]
     assert {document["metadata"].get("namespace") for kind, document in cluster.items() if kind != "Namespace"} == {
         cluster["Namespace"]["metadata"]["name"]
     }
 
 
-def test_everything_means_these_pods(cluster: dict[str, Any], pod: Any) -> None:
+def test_everything_means_these_pods(cluster: dict[str, Any], kind: str, pod: Any) -> None:
     labels = pod["metadata"]["labels"]
-    for kind in ("StatefulSet", "PodDisruptionBudget", "PodMonitor"):
-        assert cluster[kind]["spec"]["selector"] == {"matchLabels": labels}
-    assert cluster["NetworkPolicy"]["spec"]["podSelector"] == {"matchLabels": labels}
-    assert cluster["Service"]["spec"]["selector"] == labels
+    assert cluster[kind]["spec"]["selector"] == {"matchLabels": labels}
+    for other in ("PodDisruptionBudget", "PodMonitor"):
+        assert cluster[other]["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert cluster["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert (cluster["Service"]["spec"]["selector"] == labels) == (kind == "StatefulSet")
+
+
+def test_nobody_takes_the_others_pods(cluster: dict[str, Any]) -> None:
+    selectors = [cluster[kind]["spec"]["selector"]["matchLabels"] for kind in CONTROLLERS]
+    assert selectors[0] != selectors[1]
+    assert selectors[0].keys() == selectors[1].keys()
 
 
 @pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe", "readinessProbe"])
-def test_a_probe_is_answered(container: Any, probe: str) -> None:
+def test_a_probe_is_answered(kind: str, container: Any, probe: str) -> None:
     (port,) = container["ports"]
     asked = container[probe]["httpGet"]
-    answers = Face(Metrics(max_stations=1), lambda: False, "a-token-that-probes-do-not-have")
+    health = Metrics(max_stations=1) if kind == "StatefulSet" else AssociatorMetrics()
+    answers = Face(health, lambda: False, "a-token-that-probes-do-not-have")
     assert answers.answer(asked["path"], "").status == (503 if probe == "readinessProbe" else 200)
     assert (asked["port"], port["containerPort"]) == (port["name"], PORT)
 

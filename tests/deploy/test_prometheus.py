@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from streamer.association.metrics import AssociatorMetrics
 from streamer.metrics import Metrics
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -74,7 +75,8 @@ def expressions() -> Iterator[str]:
 
 def test_metrics_that_are_named_are_exported() -> None:
     exported = set()
-    for family in Metrics(max_stations=1).registry.collect():
+    registries = Metrics(max_stations=1).registry, AssociatorMetrics().registry
+    for family in (family for registry in registries for family in registry.collect()):
         endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "info": ("_info",)}
         exported |= {family.name + ending for ending in endings.get(family.type, ("",))}
     recorded = {rule["record"] for group in RULES["groups"] for rule in group["rules"] if "record" in rule}

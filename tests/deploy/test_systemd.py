@@ -26,7 +26,7 @@ def analyse(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.fixture(params=["quake-streamer", "quake-dashboard"])
+@pytest.fixture(params=["quake-streamer", "quake-associator", "quake-dashboard"])
 def unit(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """With a program that is there: systemd looks."""
     source = FOLDER / f"{request.param}.service"

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS = Path(os.environ.get("QUAKE_DRILLS", ROOT / "build" / "drills.jsonl"))
 DOCUMENT = ROOT / "docs" / "explanation" / "reliability.md"
 BEGIN, END = "<!-- drills: begin -->", "<!-- drills: end -->"
-SECTIONS = ("server", "data", "redis", "machine", "load", "time", "strangers", "reload", "storm")
+SECTIONS = ("server", "data", "redis", "machine", "load", "time", "strangers", "reload", "storm", "shards")
 
 
 @dataclass(frozen=True, slots=True)
