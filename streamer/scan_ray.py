@@ -81,10 +81,13 @@ def _cluster(address: str | None, cpus: int) -> Iterator[None]:
         own: dict[str, Any] = {} if address else {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": folder}
         try:
             ray.init(address or "local", log_to_driver=False, configure_logging=False, **own)
-        except (OSError, RuntimeError, ValueError) as error:  # whatever Ray raises
+        except Exception as error:  # Ray raises whatever it likes, and this very class
             raise ConfigError(f"--engine ray: {address or 'a cluster of this machine'}: {_line(error)}") from error
         finally:
             signal.signal(signal.SIGTERM, terminate)
+        ray._private.worker._worker_logs_enabled = (
+            False  # else it tells of lost processes on standard output, among alerts
+        )
         try:
             yield
         finally:
@@ -208,5 +211,7 @@ def _cause(error: RayTaskError) -> Exception:
 
 
 def _line(error: Exception) -> str:
+    """Without tracebacks, and without the table of numbers that Ray tells of an actor."""
     told, _, _ = str(error).partition("traceback: ")
-    return " ".join(told.split())[:MOST_TOLD]
+    words = [word for line in told.splitlines() if not line.startswith("\t") for word in line.split()]
+    return " ".join(words)[:MOST_TOLD]
