@@ -31,8 +31,8 @@ MANY = 6
 """Shards, of which three have one or two of the recording's four stations, and the others none."""
 LONGEST_S = 240.0
 """That anything is waited for: several processes that load torch, on whatever machine."""
-HOLD_S = 120.0
-"""Of data: the daemons here share a machine, and one that is behind for a moment is to be waited for."""
+HOLD_S = 600.0
+"""Of data, all of it: the daemons here share a machine, and one that is behind is to be waited for, however far."""
 
 
 def shard(
