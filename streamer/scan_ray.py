@@ -85,9 +85,8 @@ def _cluster(address: str | None, cpus: int) -> Iterator[None]:
             raise ConfigError(f"--engine ray: {address or 'a cluster of this machine'}: {_line(error)}") from error
         finally:
             signal.signal(signal.SIGTERM, terminate)
-        ray._private.worker._worker_logs_enabled = (
-            False  # else it tells of lost processes on standard output, among alerts
-        )
+        # Else it tells of lost processes on standard output, among alerts.
+        ray._private.worker._worker_logs_enabled = False
         try:
             yield
         finally:
@@ -121,7 +120,7 @@ def _token() -> Iterator[None]:
 def _room(needs: Mapping[str, int]) -> int:
     """Actors that the cluster as it is has room for."""
     there: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return max(1, *(int(there.get(name, 0) // needs[key]) for key, name in RESOURCES.items() if needs[key]))
+    return max(1, min(int(there.get(name, 0) // needs[key]) for key, name in RESOURCES.items() if needs[key]))
 
 
 @dataclass(eq=False, slots=True)

@@ -201,6 +201,17 @@ def test_where_the_model_runs_on_a_gpu_each_process_has_one(scan: Scan, monkeypa
     assert not found.stopped
 
 
+def test_as_many_processes_as_the_scarcest_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from streamer.scan_ray import _room
+
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 9.0, "GPU": 2.0})
+    assert _room({"num_cpus": 2, "num_gpus": 1}) == 2
+    assert _room({"num_cpus": 2, "num_gpus": 0}) == 4
+    assert _room({"num_cpus": 10, "num_gpus": 0}) == 1
+
+
 def test_another_model_on_a_node_is_refused_in_a_line(scan: Scan) -> None:
     """The real one lies there, and this scan's has another digest."""
     with pytest.raises(ConfigError, match=r"^node \S+: model: \S+: sha256 is \w+, pinned is 0{64}$"):
