@@ -168,7 +168,7 @@ def test_an_outbox_that_cannot_be_read_does_not_keep_it_blind(
         Row(
             SECTION,
             f"{fault}, between two lives",
-            "put aside and told; the daemon goes on, from now where nothing can be read",
+            "put aside and told; the daemon goes on where Redis knows its stations to be, and from now elsewhere",
             lost=(wanted - had).total(),
             repeated=sum(count - 1 for count in had.values()),
             measured=f"all {later.total()} revisions of what began later than 45 s after the restart",
