@@ -33,7 +33,7 @@ ALERT, STATE, RESUME, META, NOTE = "alert", "trigger_state", "resume", "meta", "
 COINCIDENCE = "coincidence"
 """Of the table meta."""
 ASKED_ANEW = "shard"
-"""The same: without it Redis is asked for the stations whose resume points are lost."""
+"""The same: empty, so that Redis is asked for the stations whose resume points are lost."""
 
 log = logging.getLogger(__name__)
 Row = tuple[object, ...]
@@ -73,6 +73,7 @@ def open_outbox(path: Path) -> Outbox:
     aside = _put_aside(path)
     outbox = Outbox(path)
     carried = carry_over(aside, outbox)
+    outbox.set(ASKED_ANEW, "")
     log.error("outbox %s is damaged (%s) and was put aside as %s: %s", path, fault, aside, carried)
     return outbox
 

@@ -25,7 +25,7 @@ from streamer.seldom import Seldom
 
 RETRY_S = 0.5
 SHARD = "shard"
-"""Of the outbox's values: the shard and the patterns whose stations it knows."""
+"""Of the outbox's values: the shard and the patterns whose stations it knows; empty where it was damaged."""
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,14 @@ def take_over(watch: Watch, outbox: Outbox, hooks: Hooks, stopping: Callable[[],
     """False where it was stopped meanwhile.
 
     One of several shards waits for Redis: a station would otherwise begin "from now" although another daemon told how far it
-    was. A daemon that is alone does not; and if it takes a replay it does not ask, for a recording is replayed to see it again.
+    was. A daemon that is alone does not; and with a replay it does not even ask, unless its outbox was damaged: a recording is
+    replayed to see it again.
     """
     here, fingerprint = shard(watch.config), watch.scorer.fingerprint
     patterns = [pattern for source in watch.config.source for pattern in source.select]
     asked = " ".join([str(here), *sorted(patterns)])
-    is_replayed_alone = watch.config.mode is Mode.REPLAY and here.count == 1
-    if is_replayed_alone or outbox.get(SHARD) == asked:
+    known, is_replayed_alone = outbox.get(SHARD), watch.config.mode is Mode.REPLAY and here.count == 1
+    if known == asked or (known is None and is_replayed_alone):
         return True
     others = _ask(watch, hooks, stopping, is_patient=here.count > 1)
     if others is None:

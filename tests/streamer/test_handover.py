@@ -20,6 +20,7 @@ from streamer.config import Config, resolve
 from streamer.handover import held, read, selects, taken_over, within
 from streamer.hooks import Hooks
 from streamer.outbox import Outbox, Produced, Progress, Saved
+from streamer.salvage import open_outbox
 from streamer.shard import Shard, owner
 from streamer.source.resume import ResumePoint
 from streamer.takeover import take_over
@@ -222,8 +223,15 @@ def test_a_replay_may_be_replayed_again(start: Start, valkey: Valkey) -> None:
         client.hset(keys.stations, mapping=held(knows("XX_A"), "other", "f", everything))  # type: ignore[arg-type]
     assert start.take_over(1, 0)
     assert not start.outbox.load("f").resume
-    assert start.take_over(2, owner("XX_A", 2))
-    assert start.outbox.load("f") == knows("XX_A")
+    path = start.outbox.path
+    damaged = path.with_name("damaged.sqlite")
+    damaged.write_text("no SQLite at all" * 99)
+    with open_outbox(damaged) as start.outbox:
+        assert start.take_over(1, 0)
+        assert start.outbox.load("f") == knows("XX_A"), "it was there before"
+    with Outbox(path) as start.outbox:
+        assert start.take_over(2, owner("XX_A", 2))
+        assert start.outbox.load("f") == knows("XX_A")
 
 
 def test_one_of_several_waits_for_redis(start: Start) -> None:
