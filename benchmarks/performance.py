@@ -56,7 +56,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("stations", "Stations on one core", 720),
+    Program("stations", "Stations on one core", 840),
     Program("stages", "Stages", 360, after=("stations",)),
     Program("side_by_side", "Side by side", 600),
     Program("growth", "Growth", 420),

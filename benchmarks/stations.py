@@ -39,6 +39,8 @@ FIRST, LAST = 0.5, 1.3
 """Of what the model alone could score: the first step and the last."""
 SETTLE_S = 10.0
 """After a start nothing counts for so long: twenty seconds of data of every station come at once."""
+CATCH_UP_S = 45.0
+"""The same at the load of `SHARE`, where little is left to catch up with what came meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +194,11 @@ def listening(at: Place, prefix: str) -> Iterator[list[tuple[Alert, int]]]:
 
 
 def loaded(at: Place, subject: Subject, stations: int, seconds: float) -> Loaded:
-    load = Load((stations,), SETTLE_S + seconds + 30.0, cpu=processors()[1])
+    load = Load((stations,), CATCH_UP_S + seconds + 30.0, cpu=processors()[1])
     prefix = at.prefix()
     with listening(at, prefix) as heard, watching(at, subject.path, load, prefix) as (server, daemon):
         ready_s = daemon.ready_s()
-        time.sleep(SETTLE_S)
+        time.sleep(CATCH_UP_S)
         counted_ns, begun_s = time.time_ns(), time.monotonic()
         before = cpu_s(daemon.pid), cpu_s(server.pid)
         time.sleep(seconds)
