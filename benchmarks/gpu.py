@@ -235,9 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the lines as JSON")
     chosen = parser.parse_args(arguments)
     part = measured(chosen.model, chosen.device, (1, 4) if chosen.quick else SHAPES, 0.0 if chosen.quick else 3.0)
-    print(part.markdown())
-    if chosen.out:
-        part.write(chosen.out)
+    part.tell(chosen.out)
     return 0
 
 

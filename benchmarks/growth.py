@@ -102,9 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     title = f"Growth: {subject.name}, hop {HOP_S:g} s"
     values = {f"{one.stations}": one.ms for one in by_stations} | {"memory_mb": by_stations[-1].memory_mb}
     part = Part(title, tuple(lines(by_stations, by_connections)), values=values)
-    print(part.markdown())
-    if chosen.out:
-        part.write(chosen.out)
+    part.tell(chosen.out)
     return 0
 
 

@@ -44,6 +44,12 @@ class Part:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1))
 
+    def tell(self, path: Path | None) -> None:
+        """Print it, and keep it where that is wanted."""
+        print(self.markdown())
+        if path:
+            self.write(path)
+
     @staticmethod
     def read(path: Path) -> Part:
         content = json.loads(path.read_text())

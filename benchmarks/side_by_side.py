@@ -477,9 +477,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines += transports(60.0 if quick else 3000.0, rounds, other)
         with_peers, notes = scoring(2 if quick else 8, 60.0 if quick else 180.0, rounds)
     part = Part("Side by side", (*lines, *with_peers), tuple(notes))
-    print(part.markdown())
-    if chosen.out:
-        part.write(chosen.out)
+    part.tell(chosen.out)
     return 0
 
 

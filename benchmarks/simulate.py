@@ -30,6 +30,7 @@ from benchmarks.stations import SHARE, Subject, efficientnet, hybrid
 from quake.artifact import CompiledModel
 from streamer.coincidence import Coincidence, Rules
 from streamer.config import WorkerConfig
+from streamer.epoch import here
 from streamer.stages import NS, Detection
 from streamer.worker import SHAPES
 
@@ -116,8 +117,7 @@ def redis_costs(url: str, count: int) -> Redis:
     """By the publisher's script."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
         script = client.register_script(files("streamer").joinpath("publish.lua").read_text())
-        client.set("{sim}:epoch", "epoch")
-        epoch = f"epoch {client.info('server')['run_id']}"  # type: ignore[index]
+        epoch = here(client, "{sim}:epoch")
         before = _spent(client)
         for at in range(count):
             names = ["{sim}:alerts", f"{{sim}}:seen:{at}", f"{{sim}}:opened:{at}", "{sim}:epoch", "{sim}:token"]
@@ -225,9 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = [line for subject in (hybrid(), efficientnet()) for line in simulated(subject, chosen, sizes)]
     found += shared(cost, compare_s, sizes)
     part = Part("Simulated: past this machine", tuple(found))
-    print(part.markdown())
-    if chosen.out:
-        part.write(chosen.out)
+    part.tell(chosen.out)
     return 0
 
 

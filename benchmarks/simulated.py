@@ -114,22 +114,21 @@ class Watched:
     """Windows not scored at the end, over those that come in a second."""
     median_s: float
     """From a window's last packet to its score."""
-    p99_s: float
 
 
 def watch(costs: Costs, pace: Pace, stations: int, seconds: float) -> Watched:
     env = simpy.Environment()
     beside = costs.idle + stations * costs.station
     if beside >= 1:
-        return Watched(1.0, math.inf, math.inf, math.inf)
+        return Watched(1.0, math.inf, math.inf)
     daemon = Daemon(env, costs, pace, beside)
     for number in range(stations):
         env.process(daemon.station(number))
     env.process(daemon.run())
     env.run(until=seconds)
-    median_s, p99_s = np.percentile(daemon.waited or [math.inf], (50, 99))
+    median_s = float(np.median(daemon.waited or [math.inf]))
     behind_s = len(daemon.windows) * pace.hop_s / stations
-    return Watched(daemon.busy_s / seconds + beside, behind_s, float(median_s), float(p99_s))
+    return Watched(daemon.busy_s / seconds + beside, behind_s, median_s)
 
 
 def borne(costs: Costs, pace: Pace, seconds: float, most_s: float = 1.0) -> int:
@@ -153,8 +152,6 @@ class Storm:
 
     arrivals_s: float
     """From the first opening to the last."""
-    alert_s: float
-    """The longest that an alert waited for Redis."""
     event_s: float
     """From the last opening until coincidence had taken it."""
 
@@ -171,14 +168,13 @@ def storm(stations: int, alert_s: float, compare_s: float) -> Storm:
     env = simpy.Environment()
     server, associator = simpy.Resource(env), simpy.Resource(env)
     arrivals = openings(stations)
-    waits, taken = [0.0], [0.0]
+    taken = [0.0]
 
     def opened(number: int, at_s: float) -> Step:
         yield env.timeout(at_s)
         with server.request() as turn:
             yield turn
             yield env.timeout(alert_s)
-        waits.append(env.now - at_s)
         with associator.request() as turn:
             yield turn
             yield env.timeout(compare_s * number)
@@ -187,4 +183,4 @@ def storm(stations: int, alert_s: float, compare_s: float) -> Storm:
     for number, at_s in enumerate(arrivals):
         env.process(opened(number, float(at_s)))
     env.run()
-    return Storm(float(arrivals[-1]), max(waits), max(taken) - float(arrivals[-1]))
+    return Storm(float(arrivals[-1]), max(taken) - float(arrivals[-1]))

@@ -192,9 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             profile = watch(at, subject, max(1, stations // 2), seconds / 2, profile=True)
             notes.append(profile_note(f"{subject.name}, {max(1, stations // 2)} stations", profile))
     part = Part("Stages", tuple(found), tuple(notes), values)
-    print(part.markdown())
-    if chosen.out:
-        part.write(chosen.out)
+    part.tell(chosen.out)
     return 0
 
 

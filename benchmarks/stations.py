@@ -290,9 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found += told
             borne |= values
     part = Part("Stations on one core", tuple(found), values=borne)
-    print(part.markdown())
-    if chosen.out:
-        part.write(chosen.out)
+    part.tell(chosen.out)
     return 0
 
 

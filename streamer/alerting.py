@@ -78,6 +78,12 @@ def event_alert(
     )
 
 
+def aged(alert: Alert, max_age_ns: int, now_ns: int) -> Alert:
+    """As it leaves: one that is live and older than this is marked stale."""
+    is_old = alert.mode is Mode.LIVE and now_ns - alert.onset > max_age_ns
+    return alert.model_copy(update={"stale": True}) if is_old else alert
+
+
 def _station(member: Member, places: Mapping[str, tuple[float, float]]) -> StationOnset:
     latitude, longitude = places.get(member.station, (None, None))
     return StationOnset(

@@ -340,7 +340,6 @@ def publish_settings(config: Config, scorer: Scorer) -> PublishSettings:
     return PublishSettings(
         url=r.url,
         keys=Keys.of(config.mode, r.prefix),
-        mode=config.mode,
         daemon=config.daemon,
         dead_k=scorer.thresholds.dead_k,
         retention_ns=int(r.retention_d * 86_400 * NS),

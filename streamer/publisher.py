@@ -12,7 +12,6 @@ import random
 import sqlite3
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,8 +20,10 @@ from pathlib import Path
 import redis
 from pydantic import ValidationError
 
-from quake.alerts import Alert, Keys, Mode
+from quake.alerts import Alert, Keys
 from quake.connecting import connect
+from streamer.alerting import aged
+from streamer.epoch import here
 from streamer.hooks import Hooks
 from streamer.outbox import Outbox, OutboxError, Unsent
 from streamer.seldom import Seldom
@@ -49,7 +50,6 @@ log = logging.getLogger(__name__)
 class PublishSettings:
     url: str
     keys: Keys
-    mode: Mode
     daemon: str
     """Names this process in the heartbeat."""
     dead_k: int
@@ -186,21 +186,14 @@ class Publisher(threading.Thread):
 
     def _check_epoch(self, client: redis.Redis, outbox: Outbox) -> None:
         """Notice another Redis, or the same one without its data, and offer the last hours again."""
-        key = self._settings.keys.epoch
-        with client.pipeline(transaction=False) as pipe:
-            pipe.set(key, str(uuid.uuid4()), nx=True)
-            pipe.get(key)
-            pipe.info("server")
-            _, epoch, server = pipe.execute()
-        here = f"{epoch} {server['run_id']}"
-        known = outbox.get("redis")
-        if here == known:
+        found, known = here(client, self._settings.keys.epoch), outbox.get("redis")
+        if found == known:
             return
         if known is not None:
             count = outbox.send_again(self._clock_ns() - self._settings.again_ns)
             log.warning("Redis was restarted, emptied or replaced: offering %d alert(s) again", count)
             outbox.send_notes_again()
-        outbox.set("redis", here)  # last: a crash in between offers twice, which the script drops, rather than never
+        outbox.set("redis", found)  # last: a crash in between offers twice, which the script drops, rather than never
 
     def _drain(self, script: redis.commands.core.Script, outbox: Outbox) -> bool:
         """Send what waits, until a heartbeat is due: True then, for it waits for no backlog, however slow Redis is.
@@ -254,12 +247,8 @@ class Publisher(threading.Thread):
     def _read(self, unsent: Unsent) -> Alert | None:
         """None for a body that this release cannot read: one such must not hold up all that follow."""
         try:
-            return self._aged(Alert.model_validate_json(unsent.body))
+            return aged(Alert.model_validate_json(unsent.body), self._settings.max_age_ns, self._clock_ns())
         except ValidationError as error:
             self._hooks.publish_failed("unreadable")
             log.error("outbox %s: alert %d is given up, it cannot be read: %s", self._path, unsent.sequence, error)
             return None
-
-    def _aged(self, alert: Alert) -> Alert:
-        old = self._settings.mode is Mode.LIVE and self._clock_ns() - alert.onset > self._settings.max_age_ns
-        return alert.model_copy(update={"stale": True}) if old else alert

@@ -18,7 +18,7 @@ import redis
 from pydantic import ValidationError
 
 from quake.alerts import Alert, Mode
-from streamer.alerting import event_alert
+from streamer.alerting import aged, event_alert
 from streamer.association.association import Association
 from streamer.association.desk import START, Checkpoint, Desk, Entry, FencedError
 from streamer.association.metrics import AssociatorMetrics
@@ -223,8 +223,7 @@ class Associator:
         model, now_ns = self._required.model, self._clock_ns()
         assert model is not None, "events come of notes, which tell it"
         alert = event_alert(event, self._settings.mode, model, self._settings.places, {}, now_ns)
-        old = self._settings.mode is Mode.LIVE and now_ns - alert.onset > self._settings.max_age_ns
-        return alert.model_copy(update={"stale": True}) if old else alert
+        return aged(alert, self._settings.max_age_ns, now_ns)
 
     def _send(self, alert: Alert) -> None:
         self._metrics.publishing(alert)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from quake.alerts import Alert, Keys
 from streamer.association.association import AssociationState
+from streamer.epoch import here
 
 START = "0-0"
 """Before a stream's first entry."""
@@ -70,12 +71,7 @@ class Desk:
 
     def take(self) -> bool:
         """Whether the lease is this one's now."""
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.set(self._keys.epoch, str(uuid.uuid4()), nx=True)
-            pipe.get(self._keys.epoch)
-            pipe.info("server")
-            _, epoch, server = pipe.execute()
-        self.here = f"{epoch} {server['run_id']}"
+        self.here = here(self._client, self._keys.epoch)
         self.token = self._do("take", self._lease_ms)
         return bool(self.token)
 

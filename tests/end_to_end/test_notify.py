@@ -24,7 +24,7 @@ from obspy import read_events
 from standardwebhooks.webhooks import Webhook as Verifier
 from valkey_server import Valkey
 
-from quake.alerts import Alert, Keys, Mode, Status
+from quake.alerts import Alert, Keys, Status
 from streamer.hooks import Hooks
 from streamer.outbox import Outbox, Produced, Progress
 from streamer.publisher import Publisher, PublishSettings
@@ -154,7 +154,6 @@ def publishing(scene: Scene) -> Iterator[Outbox]:
     settings = PublishSettings(
         url=scene.valkey.url,
         keys=Keys(scene.valkey.prefix),
-        mode=Mode.LIVE,
         daemon="d",
         dead_k=15,
         retention_ns=30 * 86_400 * NS,

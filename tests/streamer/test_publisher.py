@@ -62,7 +62,6 @@ def settings(url: str, prefix: str, **changes: Any) -> PublishSettings:
     fields: dict[str, Any] = {
         "url": url,
         "keys": Keys(prefix),
-        "mode": Mode.LIVE,
         "daemon": "d1",
         "dead_k": 15,
         "retention_ns": 30 * 24 * HOUR_NS,
@@ -198,8 +197,8 @@ def test_what_waited_too_long_is_stale(valkey: Valkey, path: Path) -> None:
 
 
 def test_a_replayed_alert_is_never_stale(valkey: Valkey, path: Path) -> None:
-    commit(path, Produced(alert("old", onset=NOW_NS - 301 * NS)))
-    with publishing(path, settings(valkey.url, valkey.prefix, mode=Mode.REPLAY)) as (_, heard):
+    commit(path, Produced(alert("old", onset=NOW_NS - 301 * NS, mode=Mode.REPLAY)))
+    with publishing(path, settings(valkey.url, valkey.prefix)) as (_, heard):
         until(lambda: heard.sent)
     with valkey.client() as client:
         assert not json.loads(entries(client, Keys(valkey.prefix).events)[0]["alert"])["stale"]
