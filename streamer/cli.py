@@ -19,6 +19,7 @@ from streamer.archive import END_NS
 from streamer.config import CONFIGURATION_VERSION, Config, ConfigError, load, printable, redacted, redis_url
 from streamer.dashboard import program as dashboard
 from streamer.init import program as init
+from streamer.process import end_with_input
 from streamer.server import program as replay
 
 if TYPE_CHECKING:
@@ -33,10 +34,25 @@ def _run(arguments: argparse.Namespace) -> int:
     from streamer import daemon
     from streamer.terminal import watching
 
+    if arguments.beside:
+        end_with_input()
     config = load(arguments.config)
     log_options = ["--log-level", arguments.log_level, *(["--log-json"] if arguments.log_json else [])]
+    if arguments.engine == "ray":
+        return _run_on_ray(arguments, config, log_options)
+    if arguments.ray_address:
+        raise ConfigError("--ray-address: wants --engine ray")
     with watching(config, is_wanted=not arguments.log_json) as hooks:
         return daemon.run(config, hooks, reread=lambda: load(arguments.config), log_options=log_options)
+
+
+def _run_on_ray(arguments: argparse.Namespace, config: Config, log_options: Sequence[str]) -> int:
+    from streamer.scanning import require_ray
+
+    require_ray()
+    from streamer import run_ray
+
+    return run_ray.run(arguments.config, config, log_options, arguments.ray_address)
 
 
 def _associate(arguments: argparse.Namespace) -> int:
@@ -235,13 +251,17 @@ def _configure_scan(scan: argparse.ArgumentParser) -> None:
         choices=("processes", "ray"),
         help="what scores: processes of this machine, or Ray's, on the nodes of a cluster (pip install 'quake[ray]')",
     )
-    scan.add_argument(
+    _ray_address(scan)
+    scan.add_argument("--json", action="store_true")
+    scan.set_defaults(function=_scan)
+
+
+def _ray_address(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
         "--ray-address",
         metavar="HOST:PORT",
         help="of a Ray cluster that this machine is a node of; one of this machine alone is started if not given",
     )
-    scan.add_argument("--json", action="store_true")
-    scan.set_defaults(function=_scan)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -262,6 +282,16 @@ def parser() -> argparse.ArgumentParser:
         "run", parents=[common], help="watch the stations of a configuration; at a terminal with a table of them"
     )
     run.add_argument("config", type=Path)
+    run.add_argument(
+        "--engine",
+        default="process",
+        choices=("process", "ray"),
+        help="this process, or all shards as processes of Ray's, on the nodes of a cluster (pip install 'quake[ray]')",
+    )
+    _ray_address(run)
+    run.add_argument(
+        "--beside", action="store_true", help="how another program starts it: it ends when its standard input does"
+    )
     run.set_defaults(function=_run)
 
     associate = verbs.add_parser(

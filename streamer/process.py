@@ -1,10 +1,13 @@
-"""What programs that keep a state owe whoever started them: signals heard, and nobody else at work on it."""
+"""What programs owe whoever started them: signals heard, nobody else at work on a state, and an end with it."""
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,3 +61,13 @@ def signals() -> Iterator[Asked]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_with_input() -> None:
+    """From now on this process is told to stop once its standard input ends: with whoever holds the other end, however that ends."""
+    threading.Thread(target=_terminate_after_input, name="input", daemon=True).start()
+
+
+def _terminate_after_input() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)

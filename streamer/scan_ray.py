@@ -7,25 +7,18 @@ Imports Ray, which is an extra.
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from secrets import token_hex
-from tempfile import TemporaryDirectory
 from typing import Any
-
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before the import: a cluster of our own tells nobody that it ran
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from streamer import logs
 from streamer.config import ConfigError
+from streamer.ray_cluster import NO_QUAKE, RESOURCES, cause_of, cluster, needs_of, one_line
 from streamer.scan_handout import TRIES, Handout
 from streamer.scan_piece import Scored
 from streamer.scan_plan import Piece
@@ -33,17 +26,10 @@ from streamer.scan_pool import AHEAD, LOOK_S, Job, ProcessDiedError, cores
 from streamer.scan_remote import RemoteScorer, seen, unpacked, with_whole_paths, without_secrets
 from streamer.seldom import Seldom
 
-RESOURCES = {"num_cpus": "CPU", "num_gpus": "GPU"}
-"""What an actor is said to need -> what Ray counts of it."""
-MOST_TOLD = 300
-"""Characters of what Ray says."""
-NO_QUAKE = "a node of Ray's has not this quake: "
-CONNECT_S = 10.0
 ROOM_S = 30.0
 """Without an actor that is ready: a model takes less to load."""
 
 log = logging.getLogger(__name__)
-logging.getLogger("ray").setLevel(logging.ERROR)  # its news are not ours
 
 
 def score(
@@ -56,8 +42,8 @@ def score(
     if not pieces:
         return
     job = replace(job, config=without_secrets(job.config))
-    needs = {"num_cpus": job.config.model.threads, "num_gpus": int(job.config.model.device == "cuda")}
-    with _cluster(address, (actors or cores()) * needs["num_cpus"]):
+    needs = needs_of(job.config)
+    with cluster(address, (actors or cores()) * needs["num_cpus"]):
         count = min(actors or _room(needs), len(pieces))
         lanes, handout = _Lanes(job, count, needs), Handout(map(with_whole_paths, pieces), count * AHEAD)
         while not stopping():
@@ -66,55 +52,6 @@ def score(
                 return
             lanes.give(handout)
             lanes.collect(handout)
-
-
-@contextmanager
-def _cluster(address: str | None, cpus: int) -> Iterator[None]:
-    """Ray's news are not told; what it writes goes with a cluster of our own. Raises `ConfigError`."""
-    if address:
-        _require_listener(address)
-    terminate = signal.getsignal(signal.SIGTERM)  # Ray sets its own
-    with (
-        TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
-        nullcontext() if address else _token(),
-    ):
-        own: dict[str, Any] = {} if address else {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": folder}
-        try:
-            ray.init(address or "local", log_to_driver=False, configure_logging=False, **own)
-        except Exception as error:  # Ray raises whatever it likes, and this very class
-            raise ConfigError(f"--engine ray: {address or 'a cluster of this machine'}: {_line(error)}") from error
-        finally:
-            signal.signal(signal.SIGTERM, terminate)
-        # Else it tells of lost processes on standard output, among alerts.
-        ray._private.worker._worker_logs_enabled = False
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-def _require_listener(address: str) -> None:
-    """Ray would try for minutes. Raises `ConfigError`."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
-        raise ConfigError(f"--ray-address: {address}: wanted is HOST:PORT of a cluster that this machine is a node of")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"--ray-address: {address}: {error}") from error
-
-
-@contextmanager
-def _token() -> Iterator[None]:
-    """Who has it may use the cluster; without one Ray writes its own into the user's home, and leaves it there."""
-    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
-    os.environ["RAY_AUTH_TOKEN"] = token_hex(32)
-    try:
-        yield
-    finally:
-        os.environ.update({name: value for name, value in before.items() if value is not None})
-        for name in (name for name, value in before.items() if value is None):
-            os.environ.pop(name, None)
 
 
 def _room(needs: Mapping[str, int]) -> int:
@@ -177,7 +114,7 @@ class _Lanes:
         try:
             content = ray.get(answer)
         except RayTaskError as error:
-            raise _cause(error) from error
+            raise cause_of(error) from error
         except RayError as error:
             self._lose(lane, handout, error)
             return
@@ -190,27 +127,15 @@ class _Lanes:
     def _lose(self, lane: _Lane, handout: Handout, error: RayError) -> None:
         """Whether it is dead or only out of reach: nothing is asked of it any more."""
         if isinstance(error, RayActorError) and error.actor_init_failed:
-            raise ConfigError(NO_QUAKE + _line(error)) from error
-        log.warning("a process of Ray's is lost; what it had goes to others: %s", _line(error))
+            raise ConfigError(NO_QUAKE + one_line(error)) from error
+        log.warning("a process of Ray's is lost; what it had goes to others: %s", one_line(error))
         self._lanes.remove(lane)
         self._asked = {answer: asked for answer, asked in self._asked.items() if asked[0] is not lane}
         ray.kill(lane.actor)
-        handout.lost(lane.has, _line(error))
+        handout.lost(lane.has, one_line(error))
         self._unborn += not lane.is_ready
         if self._unborn >= TRIES * self._count:
-            raise ProcessDiedError(f"{self._unborn} processes in a row ended before they could score: {_line(error)}")
+            raise ProcessDiedError(
+                f"{self._unborn} processes in a row ended before they could score: {one_line(error)}"
+            )
         self._open()
-
-
-def _cause(error: RayTaskError) -> Exception:
-    """What was raised there; or that nothing could be: the class, or what it was sent, has no module there."""
-    cause: Exception = error.cause
-    is_missing = isinstance(cause, RayError) or "failed to import on the worker" in str(cause)
-    return ConfigError(NO_QUAKE + _line(cause)) if is_missing else cause
-
-
-def _line(error: Exception) -> str:
-    """Without tracebacks, and without the table of numbers that Ray tells of an actor."""
-    told, _, _ = str(error).partition("traceback: ")
-    words = [word for line in told.splitlines() if not line.startswith("\t") for word in line.split()]
-    return " ".join(words)[:MOST_TOLD]

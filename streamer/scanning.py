@@ -85,11 +85,16 @@ def run(
 
 def on_ray(address: str | None, actors: int | None) -> Engine:
     """As `streamer.scan_ray.score` says. Raises `ConfigError` where Ray is not installed."""
-    if find_spec("ray") is None:
-        raise ConfigError("--engine ray: ray is not installed: pip install 'quake[ray]'")
+    require_ray()
     from streamer import scan_ray
 
     return partial(scan_ray.score, address=address, actors=actors)
+
+
+def require_ray() -> None:
+    """Raises `ConfigError`."""
+    if find_spec("ray") is None:
+        raise ConfigError("--engine ray: ray is not installed: pip install 'quake[ray]'")
 
 
 def _found(paths: Sequence[Path | str], begin_ns: int, end_ns: int) -> tuple[list[Part], list[str]]:

@@ -19,7 +19,7 @@ from streamer import systemd
 from streamer.composition import Watch, shard
 from streamer.handover import Held, read, selects, taken_over
 from streamer.hooks import Hooks
-from streamer.outbox import Outbox
+from streamer.outbox import Outbox, Progress
 from streamer.publisher import TIMEOUT_S
 from streamer.seldom import Seldom
 
@@ -75,3 +75,8 @@ def _ask(watch: Watch, hooks: Hooks, stopping: Callable[[], bool], *, is_patient
                 hooks.tick()
                 time.sleep(RETRY_S)
     return None
+
+
+def forget(outbox: Outbox) -> None:
+    """The next start asks Redis as that of a new outbox does: meanwhile another daemon may go on with its stations."""
+    outbox.commit(Progress(values={SHARD: ""}))

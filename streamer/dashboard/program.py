@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import socket
 import ssl
 import sys
@@ -20,7 +19,7 @@ import redis
 
 from quake.alerts import Keys, Mode
 from streamer.config import ConfigError
-from streamer.process import signals
+from streamer.process import end_with_input, signals
 from streamer.secret import SecretError, with_files
 
 LEAST_TOKEN = 16
@@ -57,7 +56,7 @@ def redis_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.beside:
-        threading.Thread(target=_end_with_input, daemon=True).start()
+        end_with_input()
     try:
         import uvicorn
 
@@ -97,12 +96,6 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         hub.close()
     return 0
-
-
-def _end_with_input() -> None:
-    """However the daemon ends that holds the other end."""
-    os.read(sys.stdin.fileno(), 1)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def write_marks(arguments: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from daemon_harness import Place, revisions, wait_for
 from made_archive import quarter_hour, without_clocks, write_sds
 from made_jobs import EndingJob, HaltingJob, LoudJob, OnGpuJob, RefusingJob, StorelessJob, scorer_here
 from made_scorer import SERVERS
+from ray_nodes import NODE, lose, nodes, started
 
 import streamer.scan_plan
 from quake.alerts import Alert, Mode
@@ -29,10 +30,6 @@ from streamer.server import Record
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(900)]
 
-NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
-
-STARTS = 4
-
 Scan = Callable[[type[Job]], Scanned]
 
 
@@ -44,31 +41,9 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.fixture(scope="module")
 def cluster(patch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Three nodes; the one that the scan asks has no processor to give, so that any that works may end."""
-    from ray.cluster_utils import Cluster
-
-    tests = Path(__file__).parents[1]
-    patch.setenv("PYTHONPATH", f"{tests.parent}:{tests}")  # made_jobs.py, for its processes
-    with TemporaryDirectory(
-        dir="/tmp", ignore_cleanup_errors=True
-    ) as folder:  # a socket's path has 107 characters at most
-        patch.setenv("RAY_TMPDIR", folder)
-        made = started(lambda: Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0}))
-        for gpus in (1, 0):
-            started(lambda gpus=gpus: made.add_node(**NODE, num_gpus=gpus))
+    """Of two nodes that work, one has a GPU."""
+    with nodes(patch, {"num_gpus": 1}, {"num_gpus": 0}) as made:
         yield made
-        made.shutdown()
-
-
-def started(make: Callable[[], Any]) -> Any:
-    """A node that is not there after half a minute is given up by Ray: on a busy machine that is too soon."""
-    for _ in range(STARTS - 1):
-        try:
-            return make()
-        except Exception as error:
-            if "timed out during startup" not in str(error):
-                raise
-    return make()
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +106,6 @@ def once_it_halts(folder: Path, do: Callable[[int], None]) -> threading.Thread:
     return thread
 
 
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def test_a_process_that_is_killed_changes_nothing(
     scan: Scan, expected: Scanned, config: Config, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -152,22 +123,13 @@ def test_a_process_that_is_killed_changes_nothing(
 def test_a_node_that_is_lost_changes_nothing(cluster: Any, scan: Scan, expected: Scanned, config: Config) -> None:
     """The node that is left has room for one process: what the lost one had goes to it."""
 
-    def lose(pid: int) -> None:
-        (node,) = (n for n in cluster.worker_nodes if raylet(n) == parent(pid))
-        cluster.remove_node(node, allow_graceful=False)
-
-    thread = once_it_halts(config.state, lose)
+    thread = once_it_halts(config.state, lambda pid: lose(cluster, pid))
     try:
         found = scan(HaltingJob)
     finally:
         thread.join()
         started(lambda: cluster.add_node(**NODE, num_gpus=1))
     require_same(found, expected)
-
-
-def raylet(node: Any) -> int:
-    (info,) = node.all_processes["raylet"]
-    return int(info.process.pid)
 
 
 def test_what_scoring_raises_is_told_as_by_processes_of_this_machine(
