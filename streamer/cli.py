@@ -34,7 +34,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from streamer import daemon
     from streamer.terminal import watching
 
-    if arguments.beside:
+    if arguments.kept:
         end_with_input()
     config = load(arguments.config)
     log_options = ["--log-level", arguments.log_level, *(["--log-json"] if arguments.log_json else [])]
@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.ray_address:
         raise ConfigError("--ray-address: wants --engine ray")
     with watching(config, is_wanted=not arguments.log_json) as hooks:
-        return daemon.run(config, hooks, reread=lambda: load(arguments.config), log_options=log_options)
+        return daemon.run(config, hooks, lambda: load(arguments.config), log_options, is_kept=arguments.kept)
 
 
 def _run_on_ray(arguments: argparse.Namespace, config: Config, log_options: Sequence[str]) -> int:
@@ -290,7 +290,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _ray_address(run)
     run.add_argument(
-        "--beside", action="store_true", help="how another program starts it: it ends when its standard input does"
+        "--kept",
+        action="store_true",
+        help="how --engine ray starts it: it ends when its standard input does, and asks Redis how far its stations are",
     )
     run.set_defaults(function=_run)
 

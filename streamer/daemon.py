@@ -42,13 +42,15 @@ from streamer.publisher import Publisher, PublishSettings
 from streamer.reload import Budget, Reload
 from streamer.salvage import open_outbox
 from streamer.source import SeedLinkSource
-from streamer.takeover import take_over
+from streamer.takeover import forget, take_over
 from streamer.watchdog import Watchdog
 
 PUBLISH_DRAIN_S = 5.0
 """How long a stop waits for Redis; what is left goes out at the next start."""
 FAULTS, FAULTS_WITHIN_S = 5, 600.0
 """More faults of the stages than this within so long end the process: whoever started it is to know."""
+PATIENCE_S = 60.0
+"""For a former daemon on the same state to end: it decides what it has received, and publishes."""
 AFTER_FAULT_S = 1.0
 """Pause before the stages are made anew."""
 
@@ -171,9 +173,12 @@ def run(
     extra_hooks: Sequence[Hooks] = (),
     reread: Callable[[], Config] | None = None,
     log_options: Sequence[str] = (),
+    *,
+    is_kept: bool = False,
 ) -> int:
     """Watch until SIGTERM or SIGINT; then 0. ``reread``: the configuration anew, for SIGHUP. ``log_options``: of the command
-    line, for the page's process. Raises `ConfigError` where it cannot start."""
+    line, for the page's process. ``is_kept``: by a program that starts it on one machine or another, so that Redis may know
+    more of its stations than the outbox here, and a former one may still be at work. Raises `ConfigError` where it cannot start."""
     with ExitStack() as stack:
         asked = stack.enter_context(signals())
         metrics, watchdog = Metrics(config.metrics.max_stations), Watchdog()
@@ -182,9 +187,11 @@ def run(
         stack.callback(serve(config.metrics, metrics, ready.is_set).stop)
         watch = prepare(config)
         metrics.describe({"version": version("quake")})
-        stack.enter_context(alone(config.state))
+        stack.enter_context(alone(config.state, PATIENCE_S if is_kept else 0.0))
         outbox = _open_outbox(config, watch.scorer.fingerprint)
         stack.callback(outbox.close)
+        if is_kept:
+            forget(outbox)
         warm_up(watch)
         stack.enter_context(watchdog)
         reload = Reload(reread, hooks) if reread else None

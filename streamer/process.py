@@ -8,13 +8,17 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from streamer.config import ConfigError
+
+LOOK_S = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -28,19 +32,29 @@ class Asked:
 
 
 @contextmanager
-def alone(state: Path) -> Iterator[None]:
-    """Two processes on one state would undo each other's resume points. The lock goes with the process, however it ends."""
+def alone(state: Path, patience_s: float = 0.0) -> Iterator[None]:
+    """Two processes on one state would undo each other's resume points. The lock goes with the process, however it ends.
+    ``patience_s``: how long one that is still at work there is waited for. Raises `ConfigError`."""
     try:
         state.mkdir(parents=True, exist_ok=True)
         lock = (state / "lock").open("w")
     except OSError as error:
         raise ConfigError(f"state: {state}: {error.strerror}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(f"state: {state}: another process is at work there") from error
+        until_s = time.monotonic() + patience_s
+        while not _is_locked(lock):
+            if time.monotonic() >= until_s:
+                raise ConfigError(f"state: {state}: another process is at work there")
+            time.sleep(LOOK_S)
         yield
+
+
+def _is_locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

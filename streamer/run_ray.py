@@ -1,4 +1,4 @@
-"""All shards of a network as daemons on the nodes of a Ray cluster, each started anew elsewhere when its node is lost.
+"""All shards of a network as daemons on the nodes of a Ray cluster, each started anew when it fails, and elsewhere when its node is lost.
 
 Ray finds room and tells who died. What makes that safe is in the daemons: resume points and triggers of every station lie on
 Redis, which takes each alert once, also from a node that is only out of reach. Imports Ray, which is an extra.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,36 +17,49 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from streamer import systemd
 from streamer.config import Config, ConfigError
-from streamer.keeper import Keeper, Plan
+from streamer.keeper import Keeper, Plan, Said
 from streamer.process import signals
 from streamer.ray_cluster import NO_QUAKE, RESOURCES, cause_of, cluster, needs_of, one_line
 from streamer.reload import Budget
 from streamer.seldom import Seldom
 
 FAULTS, FAULTS_WITHIN_S = 5, 600.0
-"""A shard that ends more often within so long ends all: whoever started this program is to know."""
+"""Once all shards fail more often within so long, and none is at work, this program ends: whoever started it is to know. One
+that fails alone is no reason to end the others."""
+PAUSE_S = (2.0, 60.0)
+"""First and longest before a shard is started anew; doubled with each fault within `FAULTS_WITHIN_S`."""
 WRONG = 2
-"""Exit code of a daemon that another start would not help."""
+"""Exit code of a daemon that refuses its configuration."""
 LOOK_S = 0.2
 ROOM_S = 30.0
 """Without a daemon that was started: Ray takes less where it has room."""
+READY_S = 180.0
+"""From its start until a daemon says that it is at work, which it also does while it waits for Redis."""
+SILENT_S = 60.0
+"""A keeper answers within a second; one that does not hangs, or is out of reach."""
+STARTING_S = 5.0
+"""A stop waits so long for daemons that are just being started."""
 STOP_S = 30.0
-"""Longest time that a stop waits for the daemons, which decide what they have and publish it."""
+"""And so long for all, which decide what they have and publish it."""
 
 log = logging.getLogger(__name__)
 
 
 def run(path: Path, config: Config, options: Sequence[str], address: str | None) -> int:
-    """Until SIGTERM or SIGINT; then 0. 1 once a shard failed too often. ``options``: of the daemons' command lines.
-    ``address``: as `streamer.scan_ray.score` has it. Raises `ConfigError`."""
+    """Until SIGTERM or SIGINT; then 0. 1 once all shards failed too often. ``options``: of the daemons' command lines.
+    ``address``: as `streamer.scan_ray.score` has it. Raises `ConfigError`, also where no shard's daemon takes its configuration."""
     count, needs = config.shard.count, needs_of(config)
     if count == 1:
         raise ConfigError("--engine ray: keeps the shards of [shard], and its count is 1")
-    with cluster(address, count * needs["num_cpus"]), signals() as asked:
-        shards = Shards(Plan.of(path, options), count, needs)
+    if config.metrics.port + count > 1 << 16:
+        raise ConfigError(f"metrics.port: {config.metrics.port} and those after it are not {count} ports")
+    plan = Plan.of(path, count, options)
+    with signals() as asked, cluster(address, count * needs["num_cpus"]):
+        shards = Shards(plan, needs)
         try:
             while not asked.stop:
                 if not shards.look():
@@ -60,124 +73,188 @@ def run(path: Path, config: Config, options: Sequence[str], address: str | None)
         return 0
 
 
+class Kept(Keeper):
+    """That also knows the node, in Ray's words."""
+
+    def begin(self, plan: Plan, index: int) -> tuple[str, str]:
+        return self.start(plan, index), ray.get_runtime_context().get_node_id()
+
+
 @dataclass(eq=False, slots=True)
-class _Shard:
-    """One of them, in its present life."""
+class _Life:
+    """A shard's present actor and daemon."""
 
     index: int
     actor: Any
-    since_s: float = field(default_factory=time.monotonic)
-    is_started: bool = False
+    begun_s: float = field(default_factory=time.monotonic)
+    asked_s: float = 0.0
+    node: str | None = None
+    """None until it was started."""
+    is_ready: bool = False
+
+
+class FaultError(Exception):
+    """A shard's life is over; the text says why."""
+
+
+class EndedError(FaultError):
+    """Its node is well, and what it had not published lies there."""
 
 
 class Shards:
-    """An actor for each."""
+    """A life of each, or a time when it begins."""
 
-    def __init__(self, plan: Plan, count: int, needs: Mapping[str, int]) -> None:
-        # Not restarted by Ray: it would not say what it started, and where.
-        options: Any = {**needs, "max_restarts": 0, "max_concurrency": 2, "scheduling_strategy": "SPREAD"}
-        self._make: Any = ray.remote(**options)(Keeper)
-        self._plan, self._count, self._needs = plan, count, needs
-        self._budgets = [Budget(FAULTS, FAULTS_WITHIN_S) for _ in range(count)]
-        self._asked: dict[Any, _Shard] = {}
-        """Answer to come -> whose: the one to `Keeper.start`, then those to `Keeper.said`."""
-        self._seldom, self._is_ready = Seldom(log), False
-        for index in range(count):
-            self._begin(index)
+    def __init__(self, plan: Plan, needs: Mapping[str, int]) -> None:
+        self._plan, self._needs = plan, needs
+        self._budgets = [Budget(FAULTS, FAULTS_WITHIN_S) for _ in range(plan.count)]
+        self._asked: dict[Any, _Life] = {}
+        """Answer to come -> whose: the one to `Kept.begin`, then those to `Kept.said`."""
+        self._due: dict[int, tuple[float, str | None]] = dict.fromkeys(range(plan.count), (0.0, None))
+        """Shards without a life -> when they begin one, and on which node if it is there."""
+        self._refused: set[int] = set()
+        self._failing: set[int] = set()
+        """Shards that failed too often, and were not at work since."""
+        self._seldom = Seldom(log)
 
     def look(self) -> bool:
-        """What there is; waits a moment for it. False where one failed too often. Raises `ConfigError`."""
+        """What there is; waits a moment for it. False where all failed too often. Raises `ConfigError`."""
         systemd.notify("WATCHDOG=1")
-        lost = [shard for answer in self._answers(self._asked) if (shard := self._take(answer))]
+        self._begin()
+        for life, fault in [*self._faults()]:
+            self._fail(life, fault)
         self._tell()
-        return [self._restart(shard) for shard in lost].count(False) == 0
+        return len(self._failing) < self._plan.count
 
     def stop(self) -> None:
         """All daemons, each by a SIGTERM; those that do not end by themselves are ended."""
-        running = {answer: shard for answer, shard in self._asked.items() if shard.is_started}
-        for shard in running.values():
-            shard.actor.stop.remote()
-        until_s = time.monotonic() + STOP_S
-        while running and time.monotonic() < until_s:
-            for answer in self._answers(running):
-                shard = running.pop(answer)
-                with suppress(RayError):  # what is lost has ended
-                    lines, code = ray.get(answer)
-                    self._say(shard, lines)
-                    if code is None:
-                        running[shard.actor.said.remote()] = shard
-        for shard in self._asked.values():
-            ray.kill(shard.actor)
+        began_s, lives = time.monotonic(), [*self._asked.values()]
+        for life in lives:
+            if life.node is not None:
+                life.actor.stop.remote()
+        while self._asked and (waited_s := time.monotonic() - began_s) < STOP_S:
+            if waited_s > STARTING_S and all(life.node is None for life in self._asked.values()):
+                break
+            for answer in self._answers():
+                self._stopped(answer)
+        for life in lives:
+            ray.kill(life.actor)
 
-    @staticmethod
-    def _answers(asked: Mapping[Any, _Shard]) -> list[Any]:
+    def _stopped(self, answer: Any) -> None:
+        life = self._asked[answer]
+        is_new = life.node is None
+        with suppress(ConfigError, FaultError):  # what is lost has ended
+            self._take(answer)
+            if is_new:
+                life.actor.stop.remote()
+
+    def _answers(self) -> list[Any]:
         """Waits a moment for one."""
-        return list(ray.wait([*asked], num_returns=len(asked), timeout=LOOK_S)[0])
+        if not self._asked:
+            time.sleep(LOOK_S)
+            return []
+        return list(ray.wait([*self._asked], num_returns=len(self._asked), timeout=LOOK_S)[0])
 
-    def _begin(self, index: int) -> None:
-        shard = _Shard(index, self._make.remote())
-        self._asked[shard.actor.start.remote(self._plan, index)] = shard
+    def _begin(self) -> None:
+        """What is due."""
+        for index, (due_s, node) in [*self._due.items()]:
+            if time.monotonic() < due_s:
+                continue
+            del self._due[index]
+            # Not restarted by Ray: it would not say what it started, and where.
+            where = NodeAffinitySchedulingStrategy(node, soft=True) if node else "SPREAD"
+            options: Any = {**self._needs, "max_restarts": 0, "max_concurrency": 2, "scheduling_strategy": where}
+            life = _Life(index, ray.remote(**options)(Kept).remote())
+            self._asked[life.actor.begin.remote(self._plan, index)] = life
 
-    def _take(self, answer: Any) -> _Shard | None:
-        """The shard, where its daemon is no more."""
-        shard = self._asked.pop(answer)
+    def _faults(self) -> Iterator[tuple[_Life, FaultError]]:
+        """Lives that are over, and why. Raises `ConfigError`."""
+        for answer in self._answers():
+            life = self._asked[answer]
+            try:
+                self._take(answer)
+            except FaultError as error:
+                yield life, error
+        for answer, life in [*self._asked.items()]:
+            if fault := _overdue(life):
+                del self._asked[answer]
+                yield life, FaultError(fault)
+
+    def _take(self, answer: Any) -> None:
+        """Raises `FaultError` where the life is over; `ConfigError` where all shards were refused."""
+        life = self._asked.pop(answer)
         try:
             content = ray.get(answer)
         except RayTaskError as error:
-            raise cause_of(error) from error
+            raise self._refuse(life, str(cause_of(error))) from error
         except RayError as error:
-            return self._lost(shard, error)
-        if not shard.is_started:
-            shard.is_started = True
-            log.info("%s is on %s", self._name(shard), content)
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                raise self._refuse(life, NO_QUAKE + one_line(error)) from error
+            raise FaultError(f"is lost: {one_line(error)}") from error  # whether it is dead or only out of reach
+        life.asked_s = time.monotonic()
+        if isinstance(content, Said):
+            self._hear(life, content)
         else:
-            lines, code = content
-            self._say(shard, lines)
-            if code is not None:
-                return self._ended(shard, code)
-        self._asked[shard.actor.said.remote()] = shard
-        return None
+            told, life.node = content
+            life.begun_s = life.asked_s
+            log.info("%s is on %s", self._name(life.index), told)
+        self._asked[life.actor.said.remote()] = life
 
-    def _lost(self, shard: _Shard, error: RayError) -> _Shard:
-        """Whether it is dead or only out of reach."""
-        if isinstance(error, RayActorError) and error.actor_init_failed:
-            raise ConfigError(NO_QUAKE + one_line(error)) from error
-        log.warning("%s is lost: %s", self._name(shard), one_line(error))
-        ray.kill(shard.actor)
-        return shard
+    def _hear(self, life: _Life, said: Said) -> None:
+        self._say(life, said.lines)
+        if said.is_ready:
+            life.is_ready = True
+            self._refused.discard(life.index)
+            self._failing.discard(life.index)
+        if said.code == WRONG:
+            raise self._refuse(life, "its daemon refuses the configuration, as is told above")
+        if said.code is not None:
+            raise EndedError(f"its daemon ended with exit code {said.code}")
 
-    def _ended(self, shard: _Shard, code: int) -> _Shard:
-        ray.kill(shard.actor)
-        if code == WRONG:
-            raise ConfigError(f"{self._name(shard)}: its daemon refuses the configuration, as is told above")
-        log.warning("%s: its daemon ended with exit code %d", self._name(shard), code)
-        return shard
+    def _refuse(self, life: _Life, text: str) -> Exception:
+        """What one node refuses, another may take; what all refuse, somebody has to mend."""
+        self._refused.add(life.index)
+        if len(self._refused) == self._plan.count:
+            return ConfigError(f"{self._name(life.index)}: {text}")
+        return FaultError(text)
 
-    def _restart(self, shard: _Shard) -> bool:
-        budget = self._budgets[shard.index]
+    def _fail(self, life: _Life, fault: FaultError) -> None:
+        """The shard is started anew, after its first fault where it was, if it may."""
+        ray.kill(life.actor)
+        budget, name = self._budgets[life.index], self._name(life.index)
         if not budget.spend():
-            log.critical("%s failed more than %d times in %g s", self._name(shard), FAULTS, FAULTS_WITHIN_S)
-            return False
-        log.info("%s is started anew, %d more times in %g s allowed", self._name(shard), *budget.left)
-        self._begin(shard.index)
-        return True
+            self._failing.add(life.index)
+        faults = FAULTS - budget.left[0]
+        pause_s = min(PAUSE_S[0] * 2 ** (faults - 1), PAUSE_S[1])
+        log.error("%s: %s; started anew in %g s (fault %d within %g s)", name, fault, pause_s, faults, FAULTS_WITHIN_S)
+        stays = faults == 1 and isinstance(fault, EndedError)
+        self._due[life.index] = time.monotonic() + pause_s, life.node if stays else None
 
     def _tell(self) -> None:
-        """That all are at work, once; or that there is no room for one."""
-        waiting = [shard for shard in self._asked.values() if not shard.is_started]
-        if not waiting and not self._is_ready:
-            self._is_ready = True
+        """That all are at work; or that there is no room for some, which is no reason to end the others."""
+        lives = [*self._asked.values()]
+        waiting = [one for one in lives if one.node is None and time.monotonic() - one.begun_s > ROOM_S]
+        for life in waiting:
+            wanted = ", ".join(f"{RESOURCES[name]} {number}" for name, number in self._needs.items() if number)
+            told = f"{self._name(life.index)} is not started yet; Ray needs a node with {wanted} to spare"
+            self._seldom.warning(("room", life.index), time.monotonic(), told)
+        if not self._due and all(life.is_ready or life in waiting for life in lives):
             systemd.notify("READY=1")
-        for shard in waiting:
-            if time.monotonic() - shard.since_s > ROOM_S:
-                wanted = ", ".join(f"{RESOURCES[name]} {number}" for name, number in self._needs.items() if number)
-                told = f"{self._name(shard)} is not started yet; Ray needs a node with {wanted} to spare"
-                self._seldom.warning(("room", shard.index), time.monotonic(), told)
 
-    def _name(self, shard: _Shard) -> str:
-        return f"shard {shard.index}/{self._count}"
+    def _name(self, index: int) -> str:
+        return f"shard {index}/{self._plan.count}"
 
-    def _say(self, shard: _Shard, lines: Sequence[str]) -> None:
+    def _say(self, life: _Life, lines: Sequence[str]) -> None:
         """As the daemon did: its lines are log lines already."""
-        start = "" if "--log-json" in self._plan.options else f"{shard.index}/{self._count} "
-        sys.stderr.writelines(f"{start}{line}\n" for line in lines)
+        shard = f"{life.index}/{self._plan.count}"
+        for line in lines:
+            is_json = "--log-json" in self._plan.options and line.startswith("{")
+            sys.stderr.write(f'{{"shard": "{shard}", {line[1:]}\n' if is_json else f"{shard} {line}\n")
+
+
+def _overdue(life: _Life) -> str | None:
+    now_s = time.monotonic()
+    if life.node is not None and now_s - life.asked_s > SILENT_S:
+        return f"nothing was heard of it for {SILENT_S:g} s"
+    if life.node is not None and not life.is_ready and now_s - life.begun_s > READY_S:
+        return f"its daemon was not at work within {READY_S:g} s"
+    return None

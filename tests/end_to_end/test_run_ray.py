@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -16,7 +16,7 @@ import redis
 from daemon_harness import DAEMON, Life, Place, wait_for
 from drill_report import judge
 from drill_servers import hurry
-from made_keepers import EndingKeeper
+from made_keepers import Ending, OneEnding, Silent, Slow, Well
 from ray_nodes import NODE, lose, nodes, parent, started
 from test_same_alerts import ends
 from test_shards import HOLD_S, LONGEST_S, SECTION, detections, of_shard
@@ -25,11 +25,15 @@ from quake.alerts import Alert
 from streamer import run_ray
 from streamer.config import Config, load
 from streamer.handover import read
+from streamer.run_ray import Kept
 from streamer.server import Record, ReplayServer
 from streamer.shard import owner
 from streamer.stages import NS, station_of
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(900)]
+
+Run = Callable[..., tuple[int, list[str], list[str]]]
+"""Keeper, and what the log says before it is stopped -> exit code, log, and what systemd heard."""
 
 TWO = "[shard]\ncount = 2\n"
 
@@ -202,29 +206,74 @@ def config(place: Place) -> Config:
     return load(configure(place, "seedlink://127.0.0.1:1"))
 
 
-def test_a_shard_that_fails_again_and_again_ends_all(
+@pytest.fixture
+def run(
     place: Place, config: Config, cluster: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(run_ray, "Keeper", EndingKeeper)
-    assert run_ray.run(place.folder / "quake.toml", config, [], cluster.address) == 1
-    told = [record.getMessage() for record in caplog.records if record.name == "streamer.run_ray"]
-    assert "shard 0/2 failed more than 5 times in 600 s" in told
-    assert sum("shard 0/2: its daemon ended with exit code 1" in line for line in told) == 6
+) -> Run:
+    """With made keepers, until the log says something, or by itself; what it came to."""
+    caplog.set_level("INFO", "streamer.run_ray")
+    monkeypatch.setattr(run_ray, "PAUSE_S", (0.05, 0.1))
+
+    def run_until(kept: type[Kept], text: str | None, options: Sequence[str] = ()) -> tuple[int, list[str], list[str]]:
+        notified: list[str] = []
+
+        def notify(state: str) -> None:
+            notified.append(state)
+            if text is not None and any(re.search(text, record.getMessage()) for record in caplog.records):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(run_ray, "Kept", kept)
+        monkeypatch.setattr(run_ray.systemd, "notify", notify)
+        code = run_ray.run(place.folder / "quake.toml", config, options, cluster.address)
+        return code, [record.getMessage() for record in caplog.records if record.name == "streamer.run_ray"], notified
+
+    return run_until
 
 
-def test_that_there_is_no_room_is_told(
-    place: Place, config: Config, cluster: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_shards_that_all_fail_again_and_again_end_all(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    code, told, notified = run(Ending, None)
+    assert code == 1
+    assert "READY=1" not in notified
+    for index in range(2):
+        faults = [line for line in told if f"shard {index}/2: its daemon ended with exit code 1" in line]
+        assert len(faults) >= 6
+        assert faults[5].endswith("(fault 6 within 600 s)")
+    said = capfd.readouterr().err
+    assert "0/2 shard 0 says this\n" in said
+    assert "1/2 shard 1 says this\n" in said
+
+
+def test_a_shard_that_fails_alone_does_not_end_the_other(run: Run) -> None:
+    code, told, _ = run(OneEnding, r"\(fault 9 within")
+    assert code == 0
+    assert not [line for line in told if "shard 1/2: " in line]
+
+
+def test_a_keeper_that_hangs_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_ray, "SILENT_S", 1.0)
+    monkeypatch.setattr(run_ray, "LOOK_S", 0.05)
+    code, told, notified = run(Silent, r"shard 0/2: nothing was heard")
+    assert code == 0
+    assert [line.partition(";")[0] for line in told if "nothing" in line] == [
+        "shard 0/2: nothing was heard of it for 1 s"
+    ]
+    assert "READY=1" not in notified
+
+
+def test_a_daemon_that_does_not_come_to_work_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_ray, "READY_S", 0.5)
+    code, told, notified = run(Slow, "its daemon was not at work within 0.5 s")
+    assert code == 0
+    assert told
+    assert "READY=1" not in notified
+
+
+def test_that_there_is_no_room_is_told_and_ends_nobody(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_ray, "ROOM_S", 0.5)
     monkeypatch.setattr(run_ray, "needs_of", lambda config: {"num_cpus": 64, "num_gpus": 0})
-
-    def stop_when_told() -> bool:
-        if any("is not started yet; Ray needs a node with CPU 64 to spare" in r.getMessage() for r in caplog.records):
-            os.kill(os.getpid(), signal.SIGTERM)
-        return True
-
-    monkeypatch.setattr(run_ray.systemd, "notify", lambda _: stop_when_told())
-    assert run_ray.run(place.folder / "quake.toml", config, [], cluster.address) == 0
+    code, _, notified = run(Well, "is not started yet; Ray needs a node with CPU 64 to spare")
+    assert code == 0
+    assert "READY=1" in notified
 
 
 def test_every_station_is_of_one_shard(demo_records: list[Record]) -> None:
