@@ -30,6 +30,7 @@ from quake.data.spec import (
 from quake.faults import faults
 from trainer.augmentation.batch import Mixing
 from trainer.augmentation.chain import ImageAugmentation, WaveformAugmentation, WaveformChain
+from trainer.data.doubt import Doubt
 from trainer.data.drawing import Sampling, Windows
 from trainer.data.labels import ClassWeighting
 from trainer.data.quality import Quality
@@ -157,6 +158,7 @@ class Recipe(Section):
     data: Data
     windows: Windows = Windows()
     sampling: Sampling = Sampling()
+    doubt: Doubt | None = None
     class_weights: ClassWeighting = Field(default="none", description="of the loss, by how many records a class has")
     augmentation: Augmentation = Augmentation()
     loss: Loss = CrossEntropy(type="cross_entropy")
@@ -180,6 +182,12 @@ class Recipe(Section):
             raise ValueError("sampling.unlabelled_share needs a teacher: windows without a label teach nothing alone")
         if self.teacher and (self.augmentation.mixing or (self.progressive and self.progressive.mixup_alpha)):
             raise ValueError("teachers hear windows before they are mixed: no augmentation.mixing with a teacher")
+        return self
+
+    @model_validator(mode="after")
+    def _doubt_alone(self) -> Self:
+        if self.doubt and (self.task != "detect" or self.loss.label_smoothing):
+            raise ValueError("doubt is a detector's, in place of loss.label_smoothing, which is to be 0")
         return self
 
     @model_validator(mode="after")

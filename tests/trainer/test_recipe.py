@@ -70,6 +70,15 @@ def test_changes_stand_above_the_file(change: str, read: Any, tmp_path: Path) ->
         ({"progressive": {"from_size": 32, "to_size": 64, "magnitude": [5, 9]}}, "needs rand_augment"),
         ({"input": {"window_samples": 5301}}, "more than 5300: such a detector cannot be measured by events"),
         ({"optimisation": {"epochs": 5, "warm_up_epochs": 5.0}}, "leave nothing of 5 epochs"),
+        ({"doubt": {}}, "doubt is a detector's, in place of loss.label_smoothing, which is to be 0"),
+        (
+            {"doubt": {}, "loss": {"type": "cross_entropy", "label_smoothing": 0.0}, "task": "characterise"},
+            "doubt is a detector's",
+        ),
+        (
+            {"doubt": {"weak_db": 40.0}, "loss": {"type": "cross_entropy", "label_smoothing": 0.0}},
+            "strong_db is above weak_db",
+        ),
         ({"model": {"name": "Not A Name"}}, "model.name"),
         (
             {"evaluation": {"operating_point": [STANDARD], "thresholds": {"on": 0.9, "off": 0.4}}},

@@ -25,6 +25,7 @@ from quake.data.image import imagenet_normalise
 from quake.data.seisbench import DataError
 from quake.data.spec import Head, ModelSpec
 from quake.data.spectrogram import SpectrogramShape, spectrogram
+from trainer.data.doubt import Doubt
 from trainer.data.drawing import Drawer, Rng, Windows
 from trainer.data.labels import targets_of
 from trainer.data.record import Example, Material, Record, Samples
@@ -123,6 +124,7 @@ class ItemMaker:
     waveform: WaveformSteps | None = None
     image: ImageSteps | None = None
     keep_samples: int = 0
+    doubt: Doubt | None = None
     cut_samples: int = field(init=False)
     """Of what is drawn, before augmentation."""
 
@@ -140,11 +142,18 @@ class ItemMaker:
     def batch(self, items: Sequence[int]) -> Batch:
         """DataError, naming the records, where an image or its samples are not finite."""
         examples, images = self._make(items)
-        targets = tuple(map(torch.from_numpy, targets_of(examples, self.view.heads)))
+        targets = targets_of(examples, self.view.heads)
+        if self.doubt:
+            targets = self.doubt.applied(targets, [e.last(self.view.window_samples) for e in examples], self.view.heads)
         samples = None
         if self.keep_samples:
             samples = torch.from_numpy(np.stack([e.last(self.keep_samples).samples for e in examples]))  # (B, 3, n)
-        return Batch(torch.from_numpy(images), targets, torch.tensor(items, dtype=torch.int64), samples)
+        return Batch(
+            torch.from_numpy(images),
+            tuple(map(torch.from_numpy, targets)),
+            torch.tensor(items, dtype=torch.int64),
+            samples,
+        )
 
     def describe(self, item: int) -> str:
         """The item's number and the names of the records that are drawn for it; silence is made of none."""

@@ -48,6 +48,7 @@ class Feed:
             WaveformChain(recipe.augmentation.waveform) if recipe.augmentation.waveform else None,
             ImageChain(recipe.augmentation.image) if recipe.augmentation.image else None,
             self._teachers.samples if self._teachers else 0,
+            recipe.doubt,
         )
 
     def batches(self, step: int) -> Iterator[Batch]:

@@ -18,6 +18,7 @@ from quake.data.image import imagenet_normalise
 from quake.data.seisbench import DataError
 from quake.data.spec import AZIMUTH_HEAD, MAGNITUDE_HEAD, Head
 from quake.data.spectrogram import SpectrogramShape, spectrogram
+from trainer.data.doubt import Doubt
 from trainer.data.drawing import Drawer, Sampling, Windows
 from trainer.data.loading import Batch, ItemMaker, ItemNumbers, View, training_batches, validation_batches
 from trainer.data.record import Example, Material, Record
@@ -313,3 +314,18 @@ def test_what_does_not_fit_is_refused_before_anything_is_drawn() -> None:
         ItemMaker(drawer_of(records()), replace(VIEW, window_samples=1900), 1)
     with pytest.raises(DataError, match="quake1: 40 s are too short for a window of 140 s"):
         ItemMaker(drawer_of(records()), VIEW, 1, keep_samples=14_000)
+
+
+def test_doubt_is_of_the_window_and_of_training_alone() -> None:
+    """The same items, but for what labels leave to the other class; validations stay comparable."""
+    doubt = Doubt()
+    items = range(20)
+    plain = ItemMaker(drawer_of(records()), VIEW, seed=5).batch(items)
+    made = ItemMaker(drawer_of(records()), VIEW, seed=5, doubt=doubt)
+    doubted = made.batch(items)
+    assert torch.equal(doubted.images, plain.images)
+    left = [doubt.left(made.make(item).example.last(VIEW.window_samples)) for item in items]
+    (sure,), (unsure,) = plain.targets, doubted.targets
+    assert (sure - unsure).abs().amax(dim=1).tolist() == pytest.approx(left, abs=1e-6)
+    (validated,) = validation_batches(records(), Windows(), VIEW, 8, 8, seed=0)
+    assert set(validated.targets[0].ravel().tolist()) == {0.0, 1.0}

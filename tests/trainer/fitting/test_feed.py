@@ -71,6 +71,14 @@ def test_stages_have_their_own_size_and_strength(tmp_path: Path, monkeypatch: py
     assert torch.equal(resumed[0][0], pieces[3][0])
 
 
+def test_labels_leave_what_the_recipe_doubts_but_where_a_run_is_measured(tmp_path: Path) -> None:
+    loss = {"type": "cross_entropy", "label_smoothing": 0.0}
+    _, feed = made(tmp_path, DETECTOR, doubt={"noise": 0.25, "weak": 0.125, "strong": 0.125}, loss=loss)
+    trained = {float(value) for batch in feed.batches(0) for value in batch.targets[0].ravel()}
+    assert trained == {0.25, 0.75, 0.125, 0.875}
+    assert {float(value) for batch in feed.validation() for value in batch.targets[0].ravel()} == {0.0, 1.0}
+
+
 def test_mixtures_differ_by_step_and_by_process(tmp_path: Path) -> None:
     mixing = {"augmentation": {"mixing": {"mixup_alpha": 1.0}}}
     feeds = [made(tmp_path, DETECTOR, Ranks(CPU, rank, 2), **mixing)[1] for rank in (0, 1)]
