@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -28,6 +28,8 @@ MOST_TOLD = 300
 """Characters of what Ray says."""
 NO_QUAKE = "a node of Ray's has not this quake: "
 CONNECT_S = 10.0
+ROOM_S = 30.0
+"""Without a process that was started: Ray takes less where it has room."""
 
 logging.getLogger("ray").setLevel(logging.ERROR)  # its news are not ours
 
@@ -35,6 +37,11 @@ logging.getLogger("ray").setLevel(logging.ERROR)  # its news are not ours
 def needs_of(config: Config) -> dict[str, int]:
     """Of a process that scores by this configuration."""
     return {"num_cpus": config.model.threads, "num_gpus": int(config.model.device == "cuda")}
+
+
+def in_words(needs: Mapping[str, int]) -> str:
+    """As Ray counts them."""
+    return ", ".join(f"{RESOURCES[name]} {number}" for name, number in needs.items() if number)
 
 
 @contextmanager

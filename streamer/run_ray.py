@@ -23,7 +23,7 @@ from streamer import systemd
 from streamer.config import Config, ConfigError
 from streamer.keeper import Keeper, Plan, Said
 from streamer.process import signals
-from streamer.ray_cluster import NO_QUAKE, RESOURCES, cause_of, cluster, needs_of, one_line
+from streamer.ray_cluster import NO_QUAKE, ROOM_S, cause_of, cluster, in_words, needs_of, one_line
 from streamer.reload import Budget
 from streamer.seldom import Seldom
 
@@ -35,8 +35,6 @@ PAUSE_S = (2.0, 60.0)
 WRONG = 2
 """Exit code of a daemon that refuses its configuration."""
 LOOK_S = 0.2
-ROOM_S = 30.0
-"""Without a daemon that was started: Ray takes less where it has room."""
 READY_S = 180.0
 """From its start until a daemon says that it is at work, which it also does while it waits for Redis."""
 SILENT_S = 60.0
@@ -114,7 +112,7 @@ class Shards:
         self._refused: set[int] = set()
         self._failing: set[int] = set()
         """Shards that failed too often, and were not at work since."""
-        self._seldom = Seldom(log)
+        self._seldom, self._is_told = Seldom(log), False
 
     def look(self) -> bool:
         """What there is; waits a moment for it. False where all failed too often. Raises `ConfigError`."""
@@ -234,10 +232,12 @@ class Shards:
         lives = [*self._asked.values()]
         waiting = [one for one in lives if one.node is None and time.monotonic() - one.begun_s > ROOM_S]
         for life in waiting:
-            wanted = ", ".join(f"{RESOURCES[name]} {number}" for name, number in self._needs.items() if number)
-            told = f"{self._name(life.index)} is not started yet; Ray needs a node with {wanted} to spare"
+            told = (
+                f"{self._name(life.index)} is not started yet; Ray needs a node with {in_words(self._needs)} to spare"
+            )
             self._seldom.warning(("room", life.index), time.monotonic(), told)
-        if not self._due and all(life.is_ready or life in waiting for life in lives):
+        if not self._is_told and not self._due and all(life.is_ready or life in waiting for life in lives):
+            self._is_told = True
             systemd.notify("READY=1")
 
     def _name(self, index: int) -> str:

@@ -18,16 +18,13 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from streamer import logs
 from streamer.config import ConfigError
-from streamer.ray_cluster import NO_QUAKE, RESOURCES, cause_of, cluster, needs_of, one_line
+from streamer.ray_cluster import NO_QUAKE, RESOURCES, ROOM_S, cause_of, cluster, in_words, needs_of, one_line
 from streamer.scan_handout import TRIES, Handout
 from streamer.scan_piece import Scored
 from streamer.scan_plan import Piece
 from streamer.scan_pool import AHEAD, LOOK_S, Job, ProcessDiedError, cores
 from streamer.scan_remote import RemoteScorer, seen, unpacked, with_whole_paths, without_secrets
 from streamer.seldom import Seldom
-
-ROOM_S = 30.0
-"""Without an actor that is ready: a model takes less to load."""
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +97,7 @@ class _Lanes:
         for answer in ray.wait([*self._asked], timeout=LOOK_S)[0]:
             self._take(answer, handout)
         if not any(lane.is_ready for lane in self._lanes) and time.monotonic() - self._since_s > ROOM_S:
-            wanted = ", ".join(f"{RESOURCES[name]} {number}" for name, number in self._needs.items() if number)
-            told = f"Ray has started none of {self._count} processes yet; each wants {wanted}"
+            told = f"Ray has started none of {self._count} processes yet; each wants {in_words(self._needs)}"
             self._seldom.warning("room", time.monotonic(), told)
 
     def _open(self) -> None:

@@ -141,7 +141,7 @@ def test_a_daemon_is_killed_in_the_midst_of_an_earthquake(
         detections(place.published()),
         detections(undisturbed),
         measured=f"it was started anew after {anew_s:.1f} s",
-        sabotage="run_ray.py: _restart begins nothing",
+        sabotage="run_ray.py: _fail makes no new life due",
     )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from scipy.special import expit, logit
 
 from quake.data.spec import EVENT_HEAD, Head
 from trainer.data.labels import Targets
@@ -53,9 +54,8 @@ class Doubt(Section):
         """To the other class."""
         if example.kind != "earthquake":
             return self.noise
-        ends = np.log(np.array([self.weak, self.strong]) / (1 - np.array([self.weak, self.strong])))
-        log_odds = np.interp(snr_db(example.samples, example.onset), [self.weak_db, self.strong_db], ends)
-        return float(1 / (1 + np.exp(-log_odds)))
+        ends = logit([self.weak, self.strong])
+        return float(expit(np.interp(snr_db(example.samples, example.onset), [self.weak_db, self.strong_db], ends)))
 
 
 def snr_db(samples: Samples, onset: int) -> float:
