@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -57,6 +57,10 @@ SIGNED_IN_S = 30 * 86_400
 class EventStream(StreamingResponse):
     """Server-sent events, to a browser that takes them; the connection of one that does not is cut."""
 
+    def __init__(self, told: AsyncGenerator[str]) -> None:
+        super().__init__(told, media_type="text/event-stream")
+        self._told = told
+
     async def stream_response(self, send: Send) -> None:
         async def soon(message: Message) -> None:
             async with asyncio.timeout(SEND_S):
@@ -65,8 +69,9 @@ class EventStream(StreamingResponse):
         await super().stream_response(soon)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(ClientDisconnect, TimeoutError):
-            await super().__call__(scope, receive, send)
+        async with aclosing(self._told):  # or it would leave the hub when garbage is collected
+            with suppress(ClientDisconnect, TimeoutError):
+                await super().__call__(scope, receive, send)
 
 
 class _Asked(BaseModel):
@@ -162,9 +167,9 @@ class Api:
         if self.hub.listening >= MOST_BROWSERS:
             raise HTTPException(503, f"{MOST_BROWSERS} browsers listen already")
         browser = Browser(station, asyncio.get_running_loop())
-        return EventStream(self._told(browser), media_type="text/event-stream")
+        return EventStream(self._told(browser))
 
-    async def _told(self, browser: Browser) -> AsyncIterator[str]:
+    async def _told(self, browser: Browser) -> AsyncGenerator[str]:
         try:
             for message in await run_in_threadpool(self.hub.join, browser):
                 yield message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import os
@@ -169,10 +170,13 @@ def test_what_is_new_comes_by_itself(night: Page, client: Redis, keys: Keys) -> 
 def test_a_browser_that_does_not_take_what_it_is_told_is_let_go(
     night: Page, client: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And is told of no more, though somebody still holds its stream."""
     monkeypatch.setattr(app_module, "SEND_S", 0.3)
     connection = http.client.HTTPConnection("127.0.0.1", int(night.address.rstrip("/").rpartition(":")[2]))
     connection.request("GET", "/api/events")
     until(lambda: night.hub.listening == 1)
+    held = [one for one in gc.get_objects() if isinstance(one, app_module.EventStream)]
+    assert held
     large = event("e", *[f"FDSN:XX_S{number}__H_H" for number in range(2_000)])
     for revision in range(1, 60):
         publish(client, keys, large.model_copy(update={"revision": revision}))
