@@ -19,6 +19,8 @@ from streamer.stages import NS, Packet, station_of
 
 KEPT_NS = 300 * NS
 """Of samples and probabilities."""
+AHEAD_NS = 60 * NS
+"""A packet that ends so long after it came has a wrong time."""
 BEFORE_NS, AFTER_NS = 30 * NS, 60 * NS
 """What an alert's picture shows beside its onset."""
 DUE_S = 150.0
@@ -46,6 +48,8 @@ class Sight:
     """Reason -> how many samples or windows since the start, and when the last."""
     decimators: dict[str, Decimator] = field(default_factory=dict)
     pieces: deque[Piece] = field(default_factory=deque)
+    shown_ns: int = 0
+    """End of the newest piece."""
     windows: deque[tuple[int, float]] = field(default_factory=deque)
     """(end, probability)."""
     envelope: Envelope = field(default_factory=Envelope)
@@ -83,12 +87,15 @@ class View:
 
     def packet(self, packet: Packet) -> None:
         sight = self.came(packet)
+        if packet.end_ns > packet.received_ns + AHEAD_NS:
+            return  # else all that is true would be too old to be kept, for as long as that is ahead
         if self.has_helicorder and packet.component == "Z":
             sight.envelope.push(packet)
         piece = sight.decimators.setdefault(packet.component, Decimator()).push(packet)
-        if piece is not None:
+        if piece is not None and piece.end_ns > sight.shown_ns - KEPT_NS:
+            sight.shown_ns = max(sight.shown_ns, piece.end_ns)
             sight.pieces.append(piece)
-            while sight.pieces[0].end_ns < piece.end_ns - KEPT_NS:
+            while sight.pieces[0].end_ns < sight.shown_ns - KEPT_NS:
                 sight.pieces.popleft()
             self._freshen(packet.subject, "samples", piece.message())
 
@@ -141,7 +148,7 @@ class View:
     def watch(self, subjects: Iterable[str]) -> None:
         """Of these stations what comes is to be told; of one that was not watched before, the newest minutes too."""
         watched = set(subjects) & self.sights.keys()
-        self.fresh = {subject: self.fresh.get(subject) or self._kept(subject) for subject in watched}
+        self.fresh = {s: self.fresh[s] if s in self.fresh else self._kept(s) for s in watched}
 
     def _kept(self, subject: str) -> list[tuple[str, Any]]:
         sight = self.sights[subject]

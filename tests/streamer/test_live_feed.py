@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,6 +140,34 @@ def test_five_minutes_are_kept() -> None:
     sight = made.sights[SUBJECT]
     assert (sight.pieces[-1].end_ns - sight.pieces[0].start_ns) / NS == pytest.approx(301, abs=1)
     assert len(sight.windows) == 301
+
+
+def test_who_looks_on_is_told_what_came_once() -> None:
+    made = view()
+    for number in range(10):
+        made.packet(packet("Z", 100 * number, noise(100)))
+        made.scored([(SUBJECT, EPOCH_S + number, 0.5)])
+    made.watch([SUBJECT])
+    assert len(made.take_fresh()[SUBJECT]) > 10
+    made.watch([SUBJECT])
+    assert made.take_fresh() == {}
+    made.packet(packet("Z", 1000, noise(100)))
+    made.watch([SUBJECT])
+    assert [name for name, _ in made.take_fresh()[SUBJECT]] == ["samples"]
+
+
+@pytest.mark.parametrize("ahead_s", [-400, 86_400])
+def test_a_packet_of_another_time_neither_hides_what_is_true_nor_keeps_it_for_ever(ahead_s: int) -> None:
+    made = view()
+    for number in range(350):
+        made.packet(packet("Z", 100 * number, noise(100)))
+    wrong = packet("Z", 100 * (350 + ahead_s), noise(100))
+    made.packet(replace(wrong, received_ns=(EPOCH_S + 352) * NS))
+    for number in range(351, 1000):
+        made.packet(packet("Z", 100 * number, noise(100)))
+    pieces = made.sights[SUBJECT].pieces
+    assert len(pieces) == pytest.approx(301, abs=2)
+    assert pieces[-1].end_ns / NS == pytest.approx(EPOCH_S + 1000, abs=1)
 
 
 def event(status: Status = Status.OPEN, revision: int = 0, kind: Kind = Kind.EVENT) -> Any:
