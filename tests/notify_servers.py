@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -118,6 +119,12 @@ class Mailbox:
     data: list[str] = field(default_factory=list)
     """What messages are answered, in turn, then 250."""
     port: int = 0
+    thinks_s: float = 0.0
+    """Over a message."""
+    farewell: str = "221 Bye"
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        return self.farewell
 
     async def handle_RCPT(  # noqa: N802
         self, server: Any, session: Any, envelope: Any, address: str, options: Sequence[str]
@@ -128,6 +135,7 @@ class Mailbox:
         return answer
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        await asyncio.sleep(self.thinks_s)
         answer = self.data.pop(0) if self.data else "250 OK"
         if answer.startswith("250"):
             mail = message_from_bytes(envelope.content, policy=policy.default)

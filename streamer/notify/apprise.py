@@ -1,6 +1,6 @@
 """The rest, by Apprise: telephones, chat rooms and pagers of some hundred services, each by a URL.
 
-One URL a sink: of several, those that had it would get it again for the one that is dead.
+One target a sink: of several, in URLs or in one URL, those that had it would get it again for the one that is dead.
 """
 
 from __future__ import annotations
@@ -40,4 +40,8 @@ class Apprise(Telling):
             logging.getLogger(name).setLevel(logging.WARNING)
         if not is_known or len(service) != 1:
             raise ConfigError("url: not one URL that Apprise knows")
+        if (targets := len(service[0])) > 1:
+            raise ConfigError(
+                f"url: names {targets} targets; give each a sink of its own, or one that is dead repeats it to the others"
+            )
         return service

@@ -88,14 +88,18 @@ class Rate(Section):
 
 
 class Bucket:
-    """Full at the start. Times from a monotonic clock."""
+    """Full at the start. It fills with the time between alerts, or between their turns where that is longer: those that a dead
+    server held up all have their turn at once."""
 
     def __init__(self, rate: Rate) -> None:
-        self._rate, self._tokens, self._at_s = rate, float(rate.burst), 0.0
+        self._rate, self._tokens = rate, float(rate.burst)
+        self._made_s = self._now_s = 0.0
 
-    def take(self, now_s: float) -> bool:
-        gained = (now_s - self._at_s) / self._rate.every_s
-        self._tokens, self._at_s = min(self._rate.burst, self._tokens + gained), now_s
+    def take(self, made_s: float, now_s: float) -> bool:
+        """``made_s``: when the alert was, by the daemon's clock; ``now_s``: of a monotonic clock."""
+        gained = max(made_s - self._made_s, now_s - self._now_s) / self._rate.every_s
+        self._tokens = min(self._rate.burst, self._tokens + gained)
+        self._made_s, self._now_s = made_s, now_s
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0
@@ -128,14 +132,17 @@ def likeliest(alert: Alert) -> str | None:
 
 
 def left_out(wants: Wants, alert: Alert, told: Told, now_ns: int, *, muted: bool = False) -> LeftOut | None:
-    """Why it is not sent, but for the rate limit; None where it is to be. ``muted``: all its stations are."""
+    """Why it is not sent, but for the rate limit; None where it is to be. ``muted``: all its stations are.
+
+    Quiet hours are looked up for when the alert was made: its turn may come hours later, behind one that cannot be delivered.
+    """
     if reason := _never(wants, alert, told, now_ns):
         return reason
     if alert.status is Status.CANCELLED:
         return None  # whoever was woken is to hear that it was for nothing
     if muted:
         return LeftOut.MUTED
-    if wants.quiet and wants.quiet.holds(now_ns) and not wants.quiet.excepts(alert):
+    if wants.quiet and wants.quiet.holds(min(alert.created, now_ns)) and not wants.quiet.excepts(alert):
         return LeftOut.QUIET
     return None
 
@@ -164,4 +171,4 @@ def decide(
     reason = left_out(wants, alert, told, now_ns, muted=muted)
     if reason or bucket is None or alert.status is Status.CANCELLED:
         return reason
-    return None if bucket.take(now_s) else LeftOut.RATE
+    return None if bucket.take(alert.created / NS, now_s) else LeftOut.RATE

@@ -7,12 +7,13 @@ import logging
 import re
 import smtplib
 import socket
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, model_validator
 
@@ -25,6 +26,10 @@ from streamer.notify.wording import Notice, clean, name_of
 log = logging.getLogger(__name__)
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
+TAKING_S = 120.0
+"""A server may take so long over a message (filters do): one that is let go too early has it, and gets it again."""
+STRAGGLERS_S = 300.0
+"""Recipients whose turn does not come hold up the others' next alert no longer."""
 
 
 def _address(text: str) -> str:
@@ -37,6 +42,15 @@ def _address(text: str) -> str:
 
 
 EmailAddress = Annotated[str, AfterValidator(_address)]
+
+
+class _Try(NamedTuple):
+    """A notice on its way: its key, who is still to have it, how many have it, and when it was begun."""
+
+    key: str
+    left: list[str]
+    taken: int
+    since_ns: int
 
 
 class Mail(Telling):
@@ -53,8 +67,9 @@ class Mail(Telling):
     recipients: tuple[EmailAddress, ...] = Field(min_length=1)
     rate: Rate | None = Rate()
 
-    _trying: tuple[str, list[str], int] = PrivateAttr(("", [], 0))
-    """Key of the notice that is being tried, who is still to have it, and how many have it."""
+    _trying: _Try = PrivateAttr(_Try("", [], 0, 0))
+    _stragglers: set[str] = PrivateAttr(set())
+    """Recipients who were given up last time: asked once a message, and not waited for."""
 
     @model_validator(mode="after")
     def _password_is_safe(self) -> Mail:
@@ -68,9 +83,9 @@ class Mail(Telling):
         tls(self.ca)
 
     def send(self, notice: Notice, now_ns: int) -> None:
-        """A recipient who has it does not get it again when another's server asks to wait."""
-        same = self._trying[0] == notice.key
-        _, left, taken = self._trying if same else (notice.key, list(self.recipients), 0)
+        """A recipient who has it does not get it again when another's server asks to wait, nor waits for that one long."""
+        same = self._trying.key == notice.key
+        _, left, taken, since_ns = self._trying if same else _Try(notice.key, list(self.recipients), 0, now_ns)
         try:
             refused = self._submit(message(notice, self.sender, self.recipients, now_ns), left)
         except smtplib.SMTPRecipientsRefused as error:  # nobody has it; whom the server did not speak of may yet
@@ -81,13 +96,16 @@ class Mail(Telling):
             raise DeferredError(error) from error
         waiting = [one for one, (code, _) in refused.items() if code < 500]
         taken += len(left) - len(refused)
-        self._trying = notice.key, waiting, taken
-        if waiting:
+        self._trying = _Try(notice.key, waiting, taken, since_ns)
+        self._stragglers.difference_update(set(left) - set(refused))
+        if taken and now_ns - since_ns > STRAGGLERS_S * NS:
+            self._stragglers.update(waiting)
+        if waiting and not (taken and self._stragglers.issuperset(waiting)):
             raise DeferredError(f"not all recipients were taken yet: {refused}")
         if not taken:
             raise RefusedError(f"no recipient was taken: {refused}")
         if refused:
-            log.warning("e-mail %s: some recipients were not taken: %s", notice.key, refused)
+            log.error("e-mail %s: some recipients were not taken, and do not have it: %s", notice.key, refused)
 
     def _submit(self, mail: EmailMessage, recipients: list[str]) -> dict[str, tuple[int, bytes]]:
         """Those that the server does not take, with what it says."""
@@ -97,12 +115,22 @@ class Mail(Telling):
             if self.tls == "tls"
             else smtplib.SMTP(self.host, port, name, timeout=TIMEOUT_S)
         )
-        with server:
+        with closing(server):
             if self.tls == "starttls":
                 server.starttls(context=context)
             if self.user is not None and self.password is not None:
                 server.login(self.user, self.password.get_secret_value())
-            return server.send_message(mail, self.sender, recipients)
+            self._patient(server, TAKING_S)
+            refused = server.send_message(mail, self.sender, recipients)
+            self._patient(server, TIMEOUT_S)
+            with suppress(OSError, smtplib.SMTPException):  # the message is taken, however the server parts
+                server.quit()
+            return refused
+
+    @staticmethod
+    def _patient(server: smtplib.SMTP, seconds: float) -> None:
+        if server.sock is not None:
+            server.sock.settimeout(seconds)
 
 
 def message(notice: Notice, sender: str, recipients: tuple[str, ...], now_ns: int) -> EmailMessage:

@@ -160,7 +160,7 @@ def test_no_span_has_more_than_the_bucket_gives(burst: int, every_s: int, gaps_s
     bucket, now_s, taken = Bucket(Rate(burst=burst, every_s=every_s)), 1e6, []
     for gap_s in gaps_s:
         now_s += gap_s
-        if bucket.take(now_s):
+        if bucket.take(now_s, now_s):
             taken.append(now_s)
     for first, begin_s in enumerate(taken):
         for last, end_s in enumerate(taken[first:], first):
@@ -170,9 +170,27 @@ def test_no_span_has_more_than_the_bucket_gives(burst: int, every_s: int, gaps_s
 @given(st.integers(1, 5), st.floats(0.1, 100))
 def test_a_full_bucket_gives_all_of_it_and_one_more_in_time(burst: int, every_s: float) -> None:
     bucket = Bucket(Rate(burst=burst, every_s=every_s))
-    assert [bucket.take(5.0) for _ in range(burst + 1)] == [True] * burst + [False]
-    assert not bucket.take(5.0 + 0.9 * every_s)
-    assert bucket.take(5.0 + 1.1 * every_s)
+    assert [bucket.take(5.0, 5.0) for _ in range(burst + 1)] == [True] * burst + [False]
+    assert not bucket.take(5.0 + 0.9 * every_s, 5.0 + 0.9 * every_s)
+    assert bucket.take(5.0 + 1.1 * every_s, 5.0 + 1.1 * every_s)
+
+
+def test_those_that_a_dead_server_held_up_are_as_far_apart_as_they_were_made() -> None:
+    bucket = Bucket(Rate(burst=2, every_s=60))
+    assert all(bucket.take(60.0 * number, 8 * 3600.0) for number in range(500))
+    assert [bucket.take(30_000.0, 8 * 3600.0) for _ in range(3)] == [True, True, False]
+
+
+def test_a_daemon_whose_clock_was_set_back_is_still_heard() -> None:
+    bucket = Bucket(Rate(burst=1, every_s=60))
+    assert bucket.take(7200.0, 0.0)
+    assert [bucket.take(3600.0 + later, later) for later in (30.0, 60.0, 120.0)] == [False, True, True]
+
+
+def test_quiet_hours_are_those_of_the_alert_and_not_of_its_turn() -> None:
+    later_ns = NOW_NS + 12 * 3600 * NS
+    assert left_out(Wants(quiet=Quiet(**NIGHT)), at(NOW_NS), (), later_ns) is LeftOut.QUIET
+    assert left_out(Wants(quiet=Quiet(**NIGHT)), at(later_ns), (), NOW_NS + 24 * 3600 * NS) is None
 
 
 def test_a_false_alarm_that_was_told_is_taken_back_whatever_the_rate() -> None:

@@ -24,6 +24,7 @@ from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from quake.alerts import Alert, Mode, Status
+from quake.times import NS
 from streamer.config import ConfigError
 from streamer.notify import mail as mail_module
 from streamer.notify import mqtt as mqtt_module
@@ -173,6 +174,29 @@ class TestMail:
             assert [to for to, _ in box.mails] == [["one@example.org"], ["two@example.org"]]
             sink.send(notice(name="b"), NOW_NS)
             assert box.mails[2][0] == ["one@example.org", "two@example.org"]
+
+    def test_one_full_mailbox_holds_up_the_others_for_five_minutes_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        with mailbox() as box:
+            sink, later_ns = self.sink(box.port), NOW_NS + round((mail_module.STRAGGLERS_S + 1) * NS)
+            box.answers["two@example.org"] = ["452 full"] * 4
+            for _ in range(2):
+                with pytest.raises(DeferredError, match="452"):
+                    sink.send(notice(), NOW_NS)
+            sink.send(notice(), later_ns)
+            assert "do not have it" in caplog.text
+            sink.send(notice(name="b"), later_ns)  # and is not waited for
+            sink.send(notice(name="c"), later_ns)
+            assert [len(to) for to, _ in box.mails] == [1, 1, 2]
+            box.answers["two@example.org"] = ["452 full"]  # as at first, once it has taken one
+            with pytest.raises(DeferredError, match="452"):
+                sink.send(notice(name="d"), later_ns)
+
+    def test_a_server_that_thinks_long_or_parts_oddly_has_it_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(mail_module, "TIMEOUT_S", 0.5)
+        with mailbox() as box:
+            box.thinks_s, box.farewell = 1.0, "250 as you wish"
+            self.sink(box.port).send(notice(), NOW_NS)
+            assert len(box.mails) == 1
 
     def test_one_recipient_who_is_gone_costs_the_others_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         with mailbox() as box:
@@ -324,6 +348,13 @@ class TestApprise:
         hook.answers.append((500, {}))
         with pytest.raises(DeferredError, match="Apprise"):
             sink.send(notice(), NOW_NS)
+
+    @pytest.mark.parametrize(
+        "url", ["tgram://123456789:abcdefg_hijklmnop/1/2", "mailtos://u:p@h.org?to=a@b.org,c@d.org"]
+    )
+    def test_one_url_with_several_targets(self, url: str) -> None:
+        with pytest.raises(ConfigError, match="names 2 targets"):
+            self.sink(url).prepare()
 
     @pytest.mark.parametrize(
         "url", ["nothing", f"nosuch://{PASSWORD}", f"json://h {PASSWORD}", "json://a, json://b", f"slack://{PASSWORD}"]
