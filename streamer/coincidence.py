@@ -20,8 +20,10 @@ from quake.characterisation import combined
 from streamer.stages import NS, Detection, station_of
 from streamer.trigger import NAMESPACE
 
-REVISIONS_NS = tuple(s * NS for s in (2, 5, 10, 20))
+REVISIONS_NS = tuple(s * NS for s in (2, 5, 10, 20, 40, 80))
 """Data times after an event's onset at which it is published again as it then stands."""
+LINGER_NS = 30 * NS
+"""Once all its detections are over an event still waits so long for stations farther out, beyond a gap of the network."""
 EARTH_KM = 6371.0
 SLACK_NS = 60 * NS
 """A detection is decided up to a window and its run after its onset."""
@@ -86,6 +88,8 @@ class Event(BaseModel):
     opened_ns: int
     """Data time at which the condition was fulfilled."""
     members: list[Member]
+    over_ns: int | None = None
+    """Data time at which the last of its detections closed; None while one is open."""
     closed_ns: int | None = None
     characterisation: Characterisation | None = None
     """Of what is told, from `CoincidenceState.characterised`; an event in the state has none."""
@@ -171,11 +175,12 @@ class Coincidence:
 
     def _take(self, member: Member) -> Iterator[Event]:
         if member.closed:
-            yield from self._closing(member)
+            self._closing(member)
             return
         for event in self.state.events:
             if self._belongs(member, event):
                 event.members.append(member)
+                event.over_ns = None
                 return
         yield from self._gather(member)
 
@@ -198,29 +203,35 @@ class Coincidence:
     def _agreeing(self, group: list[Member], candidates: list[Member]) -> list[Member] | None:
         """The first group of enough stations, oldest candidates first, in which every two are compatible. A search: the
         oldest candidate may fit the newcomer and yet bar those that fit one another."""
-        if len({m.station for m in group}) >= self._rules.min_stations:
+        stations = {m.station for m in group}
+        if len(stations) >= self._rules.min_stations:
             return group
+        if len(stations.union(m.station for m in candidates)) < self._rules.min_stations:
+            return None  # or every part of what agrees would be tried, and there are 2^n
         for place, chosen in enumerate(candidates):
-            if chosen.station not in {m.station for m in group}:
+            if chosen.station not in stations:
                 rest = [m for m in candidates[place + 1 :] if self._compatible(m, chosen)]
                 found = self._agreeing([*group, chosen], rest)
                 if found is not None:
                     return found
         return None
 
-    def _closing(self, closing: Member) -> Iterator[Event]:
+    def _closing(self, closing: Member) -> None:
         for single in self.state.single:
             if single.id == closing.id:
                 single.closed, single.probability = True, closing.probability
-        for event in list(self.state.events):
+        for event in self.state.events:
             mine = [member for member in event.members if member.id == closing.id]
             for member in mine:
                 member.closed, member.probability = True, closing.probability
             if mine and all(member.closed for member in event.members):
-                yield self._close(event)
+                event.over_ns = self.state.reached_ns
 
     def _belongs(self, member: Member, event: Event) -> bool:
-        """Half of the members suffice: one of them may have been picked on S."""
+        """Half of the members suffice: one of them may have been picked on S. Once an event is over, what one of its own
+        stations hears is another earthquake, which must not go untold."""
+        if event.over_ns is not None and member.station in {m.station for m in event.members}:
+            return False
         return 2 * sum(self._compatible(member, m) for m in event.members) >= len(event.members)
 
     def _compatible(self, a: Member, b: Member) -> bool:
@@ -232,13 +243,17 @@ class Coincidence:
 
     def _due_ns(self, event: Event) -> int:
         """When the event is to be published next: the next fixed time after its newest, or its end at the latest."""
-        onset_ns, last_ns = event.members[0].onset_ns, event.members[0].onset_ns + self._rules.longest_ns
+        onset_ns, end_ns = event.members[0].onset_ns, self._end_ns(event)
         times = [onset_ns + after for after in REVISIONS_NS if onset_ns + after > event.opened_ns]
-        due_ns = times[event.revision] if event.revision < len(times) else last_ns
-        return max(min(due_ns, last_ns), event.opened_ns)
+        due_ns = times[event.revision] if event.revision < len(times) else end_ns
+        return max(min(due_ns, end_ns), event.opened_ns)
+
+    def _end_ns(self, event: Event) -> int:
+        last_ns = event.members[0].onset_ns + self._rules.longest_ns
+        return last_ns if event.over_ns is None else min(last_ns, event.over_ns + LINGER_NS)
 
     def _revise(self, event: Event) -> Event:
-        if self._due_ns(event) >= event.members[0].onset_ns + self._rules.longest_ns:
+        if self._due_ns(event) >= self._end_ns(event):
             return self._close(event)
         event.revision += 1
         return self._told(event)
@@ -252,7 +267,7 @@ class Coincidence:
     def _close(self, event: Event) -> Event:
         self.state.events.remove(event)
         event.revision += 1
-        event.closed_ns = self.state.reached_ns
+        event.closed_ns = event.over_ns or self.state.reached_ns
         return self._told(event)
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
 
 import pytest
 from hypothesis import given, settings
@@ -73,11 +75,11 @@ def test_opens_at_the_third_station_and_revises_at_fixed_data_times() -> None:
     more = [detection(3, 11, 14), *(detection(n, o, 0, 30 + n) for n, o in enumerate((0, 3, 7, 11)))]
     events = feed([*openings, *more])
     ident = str(uuid.uuid5(NAMESPACE, "event|" + "|".join(d.id for d in openings)))
-    assert [(e.id, e.revision) for e in events] == [(ident, n) for n in range(4)]
+    assert [(e.id, e.revision) for e in events] == [(ident, n) for n in range(5)]
     assert events[0].opened_ns == T0 + 9 * NS
-    # 2 and 5 s after onset had passed when it opened: at 10 s, 20 s, and when the last member closed.
-    assert [len(e.members) for e in events] == [3, 3, 4, 4]
-    assert [e.closed_ns for e in events] == [None, None, None, T0 + 33 * NS]
+    # 2 and 5 s after onset had passed when it opened: at 10, 20 and 40 s, and some time after the last member closed.
+    assert [len(e.members) for e in events] == [3, 3, 4, 4, 4]
+    assert [e.closed_ns for e in events] == [None, None, None, None, T0 + 33 * NS]
 
 
 def test_revision_times() -> None:
@@ -89,7 +91,8 @@ def test_revision_times() -> None:
         for event in one.advance(T0 + tenth * NS // 10):
             due.append((tenth / 10, event.revision, event.closed_ns is not None))
             published += 1
-    assert due == [(0.7, 0, False), (2, 1, False), (5, 2, False), (10, 3, False), (20, 4, False), (60, 5, True)]
+    revisions = [(2, 1, False), (5, 2, False), (10, 3, False), (20, 4, False), (40, 5, False)]
+    assert due == [(0.7, 0, False), *revisions, (60, 6, True)]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,45 @@ def test_far_members_join_and_others_do_not() -> None:
     base = [detection(0, 0, 4), detection(1, 1, 5), detection(2, 2, 6)]
     joined = feed([*base, detection(3, 4, 7), detection(4, 30, 31)])
     assert [len(e.members) for e in joined][-1] == 4
+
+
+RING = {f"XX_S{n}": (48.0, 11.0 + km / 74.4) for n, km in enumerate((0, 5, 10, 110, 120, 130))}
+
+
+def seen(station: int, onset_s: float, name: str = "") -> list[Detection]:
+    """Opened five windows after it began, and over after eight more: beginnings are short."""
+    ident = name or f"{station}@{onset_s}"
+    return [detection(station, onset_s, onset_s + 5, name=ident), detection(station, onset_s, 0, onset_s + 13, ident)]
+
+
+def test_stations_beyond_a_gap_join_the_event_that_those_before_it_have_heard_out() -> None:
+    near, far = [seen(n, n) for n in range(3)], [seen(n, 14.0 + n) for n in range(3, 6)]
+    events = feed([*chain(*near, *far)], with_rules=rules(places=RING, longest_ns=180 * NS))
+    assert len({e.id for e in events}) == 1
+    assert len(events[-1].members) == 6
+    assert events[-1].closed_ns == T0 + 32 * NS
+    assert [len(e.members) for e in events if e.closed_ns is None] == [3, 3, 3, 6]  # at 7, 10, 20, 40 s
+
+
+def test_an_event_that_is_over_hides_no_other_of_its_stations() -> None:
+    """As a mainshock half a minute after its foreshock, at stations so far apart that both would fit one event."""
+    wide = rules(places={f"XX_S{n}": (48.0, 11.0 + 2 * n) for n in range(3)}, longest_ns=180 * NS)
+    first, second = ([seen(n, at + n, f"{n}@{at}") for n in range(3)] for at in (0.0, 25.0))
+    events = feed([*chain(*first, *second)], with_rules=wide)
+    assert [e.opened_ns - T0 for e in events if e.revision == 0] == [7 * NS, 32 * NS]
+    assert sorted(len(e.members) for e in events if e.closed_ns is not None) == [3, 3]
+
+
+@pytest.mark.parametrize("sensors", [1, 2])
+def test_one_station_too_few_is_found_out_at_once(sensors: int) -> None:
+    """A search through all parts of what agrees would take years."""
+    kinds = ["H_H", "H_N"][:sensors]
+    items = [
+        replace(detection(n, 0, 4, name=f"{n}{k}"), subject=f"FDSN:XX_S{n}__{k}") for n in range(60) for k in kinds
+    ]
+    near = {f"XX_S{n}": (48.0, 11.0) for n in range(60)}
+    assert feed(items, with_rules=rules(min_stations=61, places=near)) == []
+    assert len({e.id for e in feed(items, with_rules=rules(min_stations=60, places=near))}) == 1
 
 
 def test_a_station_that_lags_is_waited_for_up_to_the_hold() -> None:
@@ -193,7 +235,7 @@ def test_the_property_above_sees_events_and_their_sizes() -> None:
         f"FDSN:XX_S{n}__H_H": [detection(n, 3 * n, 3 * n + 4), detection(n, 3 * n, 0, 40 + n)] for n in range(4)
     }
     found = play(histories, random.Random(0), lambda: False)
-    assert [e[1] for e in found] == [0, 1, 2]
+    assert [e[1] for e in found] == [0, 1, 2, 3]
     assert len({e[5] for e in found}) > 1, "sizes grow"
 
 
