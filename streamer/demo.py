@@ -84,7 +84,7 @@ class Listener:
 
     def listen(self, subscriber: AlertSubscriber) -> None:
         for alert in subscriber:
-            if alert.status is not Status.CLOSED:
+            if alert.status is Status.OPEN:
                 waited_s = (time.time_ns() - alert.created) / NS + alert.latency.processing_s
                 self.latencies_s.append(waited_s)
             self.alerts.append(alert)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
-from quake.alerts import Alert, ModelIdentity
+from quake.alerts import Alert, ModelIdentity, Status
 from streamer.grid import Grid
 from streamer.hooks import Hooks
 from streamer.stages import NS, Detection, Packet, Refused, Score, Unscored, Unused
@@ -111,7 +111,7 @@ class Metrics(Hooks):
         self._outbox_bytes = self._gauge("outbox_bytes", "What the outbox fills of the disk, looked at once an hour")
         self._age = self._gauge("outbox_age_seconds", "Age of the oldest of them")
         self._to_alert = self._histogram(
-            "alert_latency_seconds", "From the deciding packet to Redis' answer", LATENCY_SECONDS
+            "alert_latency_seconds", "Of openings, from the deciding packet to Redis' answer", LATENCY_SECONDS
         )
         self._info = Info("quake_model", "The model in use", registry=self.registry)
         self._build = Info("quake_build", "The program", registry=self.registry)
@@ -239,7 +239,7 @@ class Metrics(Hooks):
 
     def published(self, alert: Alert, outcome: str) -> None:
         self._published.labels(outcome).inc()
-        if outcome == "sent":
+        if outcome == "sent" and alert.status is Status.OPEN:  # what follows is due by data time; no packet decides it
             self._to_alert.observe(max(0.0, (self._clock_ns() - alert.created) / NS + alert.latency.processing_s))
 
     def publish_failed(self, cause: str) -> None:

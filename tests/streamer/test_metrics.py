@@ -7,8 +7,10 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from made_alerts import alert
 from made_packets import noise, packet, score
 
+from quake.alerts import Status
 from streamer.http import HealthServer
 from streamer.metrics import FLOWING_S, HUNG_S, OVERLOAD_S, Metrics
 from streamer.stages import Unscored, Unused
@@ -47,6 +49,14 @@ def test_servers_are_counted_while_they_are_connected(metrics: Metrics) -> None:
     assert value(metrics, "quake_reconnects_total", cause="connect") == 2
     metrics.source("restarted", "b", "stations")
     assert value(metrics, "quake_connected_servers") == 0
+
+
+def test_the_way_to_an_alert_is_measured_where_a_packet_decided_it(metrics: Metrics) -> None:
+    metrics.published(alert("a"), "sent")
+    metrics.published(alert("a", 1, status=Status.UPDATE), "sent")
+    metrics.published(alert("a", 2, status=Status.CLOSED), "sent")
+    assert value(metrics, "quake_alert_latency_seconds_count") == 1
+    assert value(metrics, "quake_published_total", outcome="sent") == 3
 
 
 def test_stations_beyond_the_bound_share_one_label(metrics: Metrics) -> None:
