@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from daemon_harness import Place, revisions, wait_for
+from daemon_harness import Place, revisions
 from fdsn_server import serving
 from made_archive import write_sds
 
@@ -17,6 +18,7 @@ from quake.alerts import Alert
 from streamer.cli import main
 from streamer.server import Record
 
+SMALL = 4096
 SCAN = (sys.executable, "-m", "streamer", "scan")
 
 
@@ -41,7 +43,10 @@ def alerts(text: str) -> list[Alert]:
 def test_an_archive_gives_what_the_daemon_gives(
     archive: Path, config: Path, undisturbed: list[Alert], tmp_path: Path
 ) -> None:
-    """Stopped by Ctrl-C on the way; the same command then goes on, and what it writes holds all of it."""
+    """Stopped by Ctrl-C on the way; the same command then goes on, and what it writes holds all of it.
+
+    A pipe that holds less than all alerts keeps the first scan from its end until it is stopped.
+    """
     command = [
         archive,
         "--config",
@@ -54,19 +59,19 @@ def test_an_archive_gives_what_the_daemon_gives(
         "--processes",
         2,
     ]
-    lines = tmp_path / "first.json"
-    with lines.open("w") as out:
-        first = subprocess.Popen([*SCAN, *map(str, command)], stdout=out, stderr=subprocess.PIPE, text=True)
-        wait_for("an alert is told", lambda: lines.stat().st_size or first.poll() is not None, 120.0)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*SCAN, *map(str, command)], stdout=pipe, stderr=pipe, text=True, pipesize=SMALL) as first:
+        assert select.select([first.stdout], [], [], 120.0)[0], "no alert is told"
         first.send_signal(signal.SIGINT)
-        said = first.communicate(timeout=120)[1]
+        lines, said = first.communicate(timeout=120)
     assert first.returncode == 1, said
     assert not (tmp_path / "alerts.csv").exists()
     assert "stopped; the same command goes on from here" in said
     second = run(*command)
     assert second.returncode == 0, second.stderr
     assert "station-days" in second.stderr
-    assert revisions(alerts(lines.read_text() + second.stdout)) == revisions(undisturbed)
+    assert revisions(alerts(lines + second.stdout)) == revisions(undisturbed)
+    assert len(lines + second.stdout) > SMALL
     with (tmp_path / "alerts.csv").open(newline="") as file:
         assert {row["id"] for row in csv.DictReader(file)} == {alert.id for alert in undisturbed}
     other = run(archive, "--state", tmp_path / "scan")
