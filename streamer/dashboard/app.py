@@ -120,7 +120,8 @@ class Api:
 
     async def alerts(self, request: Request) -> Response:
         wanted = Wanted.model_validate(dict(request.query_params))
-        return JSONResponse(await run_in_threadpool(self.hub.alerts, wanted.fits, wanted.limit))
+        found = await run_in_threadpool(self.hub.alerts, wanted.fits, wanted.limit)
+        return self._signed_in(JSONResponse(found))  # a screen on the wall is never signed out
 
     async def alert(self, request: Request) -> Response:
         alert = self._known(request)
@@ -188,9 +189,13 @@ class Api:
         if not self.token.fits(SignIn.model_validate_json(await request.body()).token):
             await asyncio.sleep(SIGN_IN_PAUSE_S)
             raise HTTPException(403, "not the token")
-        answer = JSONResponse({})
-        cookie = self.token.cookie or ""
-        answer.set_cookie(COOKIE, cookie, SIGNED_IN_S, httponly=True, samesite="strict", secure=self.is_tls)
+        return self._signed_in(JSONResponse({}))
+
+    def _signed_in(self, answer: Response) -> Response:
+        if self.token.cookie:
+            answer.set_cookie(
+                COOKIE, self.token.cookie, SIGNED_IN_S, httponly=True, samesite="strict", secure=self.is_tls
+            )
         return answer
 
     async def health(self, _: Request) -> Response:

@@ -248,6 +248,71 @@ def test_stations_say_what_is_wrong_and_are_muted_by_keyboard(
     page.context.close()
 
 
+def test_a_list_that_cannot_be_asked_for_is_said_and_asked_for_again(
+    browser: Browser, dashboard: Dashboard, written: tuple[Redis, Keys]
+) -> None:
+    """The stream of states flows all the while: it alone would call the page current."""
+    client, keys = written
+    page = opened(browser, dashboard.address)
+    expect(page.locator("#alerts-rows tr.event")).to_have_count(1)
+    page.route("**/api/alerts?*", lambda asked: asked.abort("connectionfailed"))
+    publish(client, keys, alert("later", stations=alert("later").stations))
+    expect(page.locator("#banner")).to_contain_text("ALERTS NOT CURRENT")
+    page.unroute("**/api/alerts?*")
+    expect(page.locator("#alerts-rows tr.event")).to_have_count(2)
+    expect(page.locator("#banner")).to_contain_text("Found again")
+    page.context.close()
+
+
+def test_the_chosen_station_is_listened_to_again_once_it_is_back(
+    browser: Browser, place: Place, written: tuple[Redis, Keys]
+) -> None:
+    client, keys = written
+    chosen, port = "FDSN:XX_S01__H_H", str(free_port())
+    asked = ("--redis", place.redis_url, "--prefix", place.prefix, "--port", port)
+    with Dashboard(*asked) as dashboard:
+        page = opened(browser, dashboard.address)
+        page.get_by_role("button", name="XX.S01.HH").click()
+        until(lambda: client.exists(keys.viewer(chosen)))
+    client.delete(keys.viewer(chosen))
+    beat(client, keys, {"FDSN:XX_S00__H_H": station()})
+    with Dashboard(*asked):
+        expect(page.locator("#stations-rows tr")).to_have_count(1)
+        beat(client, keys, {name: station() for name in ("FDSN:XX_S00__H_H", chosen)})
+        until(lambda: client.exists(keys.viewer(chosen)))
+        page.context.close()
+
+
+def test_an_alert_in_a_tab_that_is_hidden_takes_no_connection_and_charts_do_not_pile_up(
+    browser: Browser, dashboard: Dashboard, written: tuple[Redis, Keys]
+) -> None:
+    client, keys = written
+    page = opened(browser, dashboard.address)
+    viewer = keys.viewer("FDSN:XX_S00__H_H")
+    until(lambda: client.exists(viewer))
+    page.evaluate(
+        "() => { MediaQueryList.prototype.addEventListener = () => { window.listening++; }; window.listening = 0; }"
+    )
+    for row in range(3):
+        page.locator("#alerts-rows tr a").nth(row).click()
+        expect(page.locator("#alert canvas")).to_be_visible()
+        if row == 0:
+            first = page.evaluate("window.listening")
+        if row < 2:
+            page.get_by_role("link", name="All alerts").click()
+    assert page.evaluate("window.listening") == first
+    look = """(is) => {
+        Object.defineProperty(document, "hidden", { get: () => is, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    page.evaluate(look, True)
+    until(lambda: not client.exists(viewer), 30.0)  # which expires
+    page.evaluate(look, False)
+    until(lambda: client.exists(viewer))
+    expect(page.locator("#banner")).to_be_hidden()
+    page.context.close()
+
+
 COASTLINES = {
     "transform": {"scale": [0.1, 0.1], "translate": [-180, -90]},
     "arcs": [[[1850, 1340], [100, 0], [0, 50]], [[1850, 1370], [150, 0]]],  # 5 E 44 N, eastwards; 5 E 47 N

@@ -365,6 +365,9 @@ def test_the_token_or_signing_in_opens(guarded: Page) -> None:
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
     assert guarded.ask("api/state", headers={"Cookie": cookie.partition(";")[0]})[0] == 200
+    again = guarded.ask("api/alerts", headers={"Cookie": cookie.partition(";")[0]})[2]
+    assert again["Set-Cookie"].partition(";")[0] == cookie.partition(";")[0]
+    assert "Max-Age=2592000" in again["Set-Cookie"]
     for open_to_all in ("", "healthz"):
         assert guarded.ask(open_to_all)[0] == 200
 

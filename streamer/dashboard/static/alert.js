@@ -9,7 +9,8 @@ const SAY = [["acknowledged", "Seen"], ["earthquake", "Earthquake"], ["false_ala
 const BEFORE_S = 30, AFTER_S = 60;
 const LATER_MS = 15000; // a picture grows for a minute
 
-let shown = null, state = null, chart = null, station = null, timer = 0;
+let shown = null, state = null, station = null, timer = 0;
+const canvas = make("canvas", { role: "img" }), chart = new Chart(canvas); // one for all: each would stay for good
 
 export async function showAlert(id) {
   const isOther = id !== shown;
@@ -47,13 +48,11 @@ function fill(alert) {
 }
 
 function build(section, alert) {
-  const canvas = make("canvas", { role: "img" });
   section.replaceChildren(
     bar(`${alert.kind === "event" ? "Event" : "Detection"} ${alert.onset.slice(0, 21).replace("T", " ")} UTC`, make("span", { class: "status quiet" })),
     make("div", { class: "body" },
       make("div", {}, make("div", { class: "choice buttons" }), canvas, make("h3", {}, "What was said"), make("ul", { class: "said" }), marking(alert.id)),
       make("div", { class: "about" })));
-  chart = new Chart(canvas);
 }
 
 function draw(alert) {
@@ -61,7 +60,7 @@ function draw(alert) {
   kept?.samples.forEach((piece) => series.addSamples(piece));
   kept?.windows.forEach((window) => series.addWindow(window));
   const own = alert.stations.find((one) => one.source_id === station), daemon = state?.daemons[0];
-  chart.canvas.setAttribute("aria-label", `${shortName(station)} around the onset: waveforms, spectrogram, probability`);
+  canvas.setAttribute("aria-label", `${shortName(station)} around the onset: waveforms, spectrogram, probability`);
   chart.show({
     series, from: onset - BEFORE_S, to: onset + AFTER_S, on: daemon?.on, off: daemon?.off,
     onsets: [{ at: onset, isEvent: alert.kind === "event" }, { at: Date.parse(own.onset) / 1000, isEvent: false }],

@@ -1,14 +1,16 @@
 // The list of alerts, asked for anew whenever one comes: the server knows which fit the filter.
 
 import { ask, byId, make, shortName } from "./dom.js";
+import { setCurrent, signIn } from "./feed.js";
 import { setOnsets } from "./live.js";
 import { setAlerts } from "./map.js";
 
 const MARKS = { acknowledged: "seen", earthquake: "earthquake", false_alarm: "false alarm", withdrawn: "withdrawn", comment: "comment" };
 const SHOWN = 4; // names of stations
+const AGAIN_MS = 2000;
 
 const form = byId("alerts-filter");
-let timer = 0;
+let timer = 0, asked = 0;
 
 export function refresh() {
   clearTimeout(timer);
@@ -20,9 +22,19 @@ async function load() {
   const query = new URLSearchParams();
   for (const field of [kind, status, station]) if (field.value) query.set(field.name, field.value);
   if (since.value) query.set("since", new Date(Date.now() - since.value * 3600e3).toISOString());
+  const mine = ++asked;
   try {
-    show(await ask(`api/alerts?${query}`));
-  } catch { /* the banner tells */ }
+    const alerts = await ask(`api/alerts?${query}`);
+    if (mine !== asked) return;
+    show(alerts);
+    setCurrent(true);
+  } catch (error) {
+    if (mine !== asked) return;
+    setCurrent(false);
+    if (error.status === 401) return signIn();
+    clearTimeout(timer);
+    timer = setTimeout(load, AGAIN_MS);
+  }
 }
 
 function show(alerts) {

@@ -33,10 +33,13 @@ export function duration(seconds) {
   return seconds < 200000 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} d`;
 }
 
+const PATIENCE_MS = 10000; // a browser that has too many streams open asks nothing more, and says nothing either
+
 /** The server's answer; an error with its words otherwise. */
 export async function ask(path, method = "GET", content = undefined) {
   const body = content === undefined ? undefined : JSON.stringify(content);
-  const answer = await fetch(path, { method, body, headers: { "Content-Type": "application/json" } });
+  const headers = { "Content-Type": "application/json" }, signal = AbortSignal.timeout(PATIENCE_MS);
+  const answer = await fetch(path, { method, body, headers, signal });
   const told = await answer.json();
   if (!answer.ok) throw Object.assign(new Error(told.error), { status: answer.status });
   return told;

@@ -3,13 +3,17 @@
 import { ask, byId, clock, duration, make } from "./dom.js";
 
 const SILENT_MS = 6000; // states come every two seconds
+const DEAD_MS = 15000; // nobody tells of a connection that a sleeping machine or a router forgot
 const AGAIN_MS = 2000;
 const FIRST_MS = 200; // a token may be wanted
 const FOUND_MS = 8000;
 
 const listeners = new Map();
 let source = null;
-let station = null;
+let wanted = null; // the station that was chosen
+let station = null; // the one that is connected
+let triedAt = 0;
+let isCurrent = true; // the list of alerts
 let heard = performance.now(); // when a message came last
 let heardAt = Date.now();
 let state = null;
@@ -24,8 +28,14 @@ export function on(name, call) {
 const tell = (name, content) => (listeners.get(name) ?? []).forEach((call) => call(content));
 
 /** Connects, and listens to a station's samples too where one is named. */
-export function connect(subject = station) {
+export function connect(subject = wanted) {
+  wanted = subject;
+  open(subject);
+}
+
+function open(subject) {
   station = subject;
+  triedAt = performance.now();
   clearTimeout(timer);
   source?.close();
   const made = (source = new EventSource("api/events" + (station ? `?station=${encodeURIComponent(station)}` : "")));
@@ -37,6 +47,7 @@ export function connect(subject = station) {
       const content = JSON.parse(message.data);
       if (name === "state") state = content;
       tell(name, content);
+      if (name === "state" && wanted !== station && wanted in content.stations) open(wanted); // it is back
     });
   }
   made.addEventListener("error", () => {
@@ -46,14 +57,33 @@ export function connect(subject = station) {
 }
 
 async function again() {
+  const mine = source;
+  let subject = wanted;
   try {
     const told = await ask("api/state");
-    if (station && !(station in told.stations)) station = null;
+    if (wanted && !(wanted in told.stations)) subject = null;
   } catch (error) {
-    if (error.status === 401) return void byId("sign-in").showModal();
+    if (error.status === 401) return signIn();
   }
-  connect();
+  if (mine === source) open(subject);
 }
+
+export function signIn() {
+  if (!byId("sign-in").open) byId("sign-in").showModal();
+}
+
+/** Whether the list of alerts is what the server has. */
+export function setCurrent(is) {
+  isCurrent = is;
+}
+
+// A browser keeps some six connections to a server: of alerts in tabs of their own only the one in front listens.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden && location.hash.startsWith("#/alert/")) return source?.close();
+  if (document.hidden || source?.readyState !== EventSource.CLOSED) return;
+  heard = performance.now();
+  connect();
+});
 
 function fault() {
   if (performance.now() - heard > SILENT_MS || source?.readyState !== EventSource.OPEN) {
@@ -62,12 +92,14 @@ function fault() {
   }
   if (!state) return null;
   if (!state.redis) return "REDIS NOT REACHABLE — alerts do not arrive here";
+  if (!isCurrent) return "ALERTS NOT CURRENT — the list could not be asked for";
   if (!state.beating) return "NO DAEMON IS WATCHING — silence does not mean that there was no earthquake";
   return null;
 }
 
 function watch() {
   const banner = byId("banner"), text = fault(), now = performance.now();
+  if (now - Math.max(heard, triedAt) > DEAD_MS && !document.hidden && !byId("sign-in").open) connect();
   if (text) {
     lostSince ??= now;
     show(banner, `${text} (${duration((now - lostSince) / 1000)})`, false);
