@@ -48,6 +48,26 @@ def test_it_is_exposed_to_little(unit: Path) -> None:
     assert float(found[1]) <= EXPOSED, ended.stdout
 
 
+def settings(unit: str, name: str) -> list[str]:
+    """In the order in which systemd applies them."""
+    return re.findall(rf"^{name}=(.*)$", (FOLDER / f"{unit}.service").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("unit", ["quake-streamer", "quake-associator"])
+def test_restarts_are_seen(unit: str) -> None:
+    """When the process started is exported only by one that can read /proc/stat."""
+    assert settings(unit, "ProcSubset") == []
+    assert settings(unit, "ProtectProc") == ["invisible"]
+
+
+def test_the_clock_may_be_read() -> None:
+    """By the system call that glibc's adjtimex() makes, on 64 and on 32 bits, and by the old one."""
+    *_, forbidden, allowed = settings("quake-streamer", "SystemCallFilter")
+    assert forbidden == "~@privileged", "@clock is among them"
+    assert set(allowed.split()) == {"adjtimex", "clock_adjtime", "clock_adjtime64"}
+    assert settings("quake-streamer", "ProtectClock") == []
+
+
 def test_a_wrong_configuration_is_not_tried_again() -> None:
     """Exit code 2 of the program; the watchdog is fed oftener than systemd asks for."""
     from streamer.watchdog import FED_S
