@@ -67,7 +67,7 @@ class Hooks:
         """The outbox knows that so many were sent. Publisher's thread."""
 
     def publish_failed(self, cause: str) -> None:
-        """Redis could not be written. Publisher's thread."""
+        """Redis could not be written. Publisher's thread; or, where it could not be asked at the start, the pipeline's."""
 
     def redis_reachable(self, time_ns: int) -> None:
         """A heartbeat went out. Publisher's thread."""

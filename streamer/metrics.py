@@ -101,7 +101,9 @@ class Metrics(Hooks):
         self._held = self._counter("detections_held_total", "Openings not told on their own: too many within a minute")
         self._alerts = self._counter("alerts_total", "Alert revisions committed", "kind", "status")
         self._published = self._counter("published_total", "Alert revisions offered to Redis, by outcome", "outcome")
-        self._failures = self._counter("publish_failures_total", "Failed tries to publish, by cause", "cause")
+        self._failures = self._counter(
+            "publish_failures_total", "Failed tries to publish, or to ask Redis at the start, by cause", "cause"
+        )
         self._heartbeat = self._gauge("heartbeat_timestamp_seconds", "When Redis last took this daemon's heartbeat")
         self._associated = self._gauge(
             "associated", "1 while an associator holds the lease; 0 where none does, or where there is to be none"

@@ -66,6 +66,7 @@ def _ask(watch: Watch, hooks: Hooks, stopping: Callable[[], bool], *, is_patient
                 found: Any = client.hgetall(key)
                 return read(found)
             except redis.RedisError as error:
+                hooks.publish_failed(type(error).__name__)
                 told = f"how far other daemons were is not known: {error}"
                 if not is_patient:
                     log.warning("%s; stations that are new here begin from now", told)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from made_alerts import alert
-from test_publisher import publishing, settings, until
+from test_publisher import Heard, publishing, settings, until
 from valkey_server import OwnValkey, Valkey, own_port
 
 from quake.alerts import Keys, Mode
 from streamer.config import Config, resolve
 from streamer.handover import held, read, selects, taken_over, within
-from streamer.hooks import Hooks
 from streamer.outbox import Outbox, Produced, Progress, Saved
 from streamer.salvage import open_outbox
 from streamer.shard import Shard, owner
@@ -168,6 +167,7 @@ class Start:
     prefix: str
     select: str = "*.*"
     mode: Mode = Mode.LIVE
+    heard: Heard = field(default_factory=Heard)
 
     def configuration(self, count: int, index: int) -> Config:
         content = {
@@ -179,7 +179,7 @@ class Start:
 
     def take_over(self, count: int, index: int, stopping: Callable[[], bool] = lambda: False) -> bool:
         watch: Any = SimpleNamespace(config=self.configuration(count, index), scorer=SimpleNamespace(fingerprint="f"))
-        return take_over(watch, self.outbox, Hooks(), stopping)
+        return take_over(watch, self.outbox, self.heard, stopping)
 
 
 @pytest.fixture
@@ -235,18 +235,18 @@ def test_a_replay_may_be_replayed_again(start: Start, valkey: Valkey) -> None:
 
 
 def test_one_of_several_waits_for_redis(start: Start) -> None:
-    """And one that is alone does not."""
+    """And says so, with the cause; and one that is alone does not."""
     start.url = f"redis://127.0.0.1:{own_port()}/0"
     assert start.take_over(1, 0)
     assert start.outbox.get("shard") is None, "the next start asks again"
     stop = threading.Event()
     ended: list[bool] = []
-    path, waiting = start.outbox.path, []
+    path, waiting, heard = start.outbox.path, [], Heard()
 
     def wait() -> None:
         with Outbox(path) as outbox:
             waiting.append(True)
-            ended.append(Start(outbox, start.url, start.prefix).take_over(2, 0, stop.is_set))
+            ended.append(Start(outbox, start.url, start.prefix, heard=heard).take_over(2, 0, stop.is_set))
 
     thread = threading.Thread(target=wait)
     thread.start()
@@ -256,3 +256,4 @@ def test_one_of_several_waits_for_redis(start: Start) -> None:
     stop.set()
     thread.join(10.0)
     assert ended == [False]
+    assert heard.failures["ConnectionError"] >= 2
