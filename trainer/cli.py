@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quake.artifact import CompiledModel, ModelError, export_onnx
-from quake.data.seisbench import DataError
+from quake.data.errors import DataError
 from quake.versions import Versions
 from trainer.card import model_card
 from trainer.section import FitError, RecipeError

@@ -20,6 +20,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from quake.data.errors import DataError
+
+__all__ = ["CHUNK", "DataError", "SeisBenchDataset", "Trace"]
+
 Samples = NDArray[np.float32]
 
 CHUNK = "trace_chunk"
@@ -28,10 +32,6 @@ CHUNK = "trace_chunk"
 
 TEXT_COLUMNS = {"trace_name": str, "trace_component_order": str}
 """Never numbers, though they may consist of digits: components 1, 2, 3 are an order of their own."""
-
-
-class DataError(Exception):
-    """A data set that cannot be used: names the file, the trace where it is one, and what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

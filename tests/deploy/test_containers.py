@@ -35,6 +35,17 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "quake"}
 CONFIGS = "/etc/quake"
+WITHOUT = """
+import sys
+absent = set(sys.argv[1].split(","))
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent)
+from trainer.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
 
 
 class TestImage:
@@ -59,6 +70,18 @@ class TestImage:
         told = re.findall(r"quake-trainer (export models/zoo/(\S+) --out /models/(\S+))", text)
         assert {source for _, source, _ in told} == {SHIPPED, SHIPPED_MODEL}
         assert all(made == str(Path(source).with_suffix(".onnx")) for _, source, made in told)
+
+    def test_a_model_is_exported_with_what_is_there(self, tmp_path: Path) -> None:
+        """Of the training stack the stage has ``onnx`` and, by ObsPy, matplotlib."""
+        stack = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["train"]
+        names = {re.split(r"\W", line.replace("-", "_"))[0] for line in stack} - {"quake", "onnx", "matplotlib"}
+        absent = {"huggingface_hub", "h5py", "pandas", "safetensors", "tensorboard", "timm"}
+        assert absent < names, "packages and what is imported of them have the same names"
+        model, made = ROOT / "models" / "zoo" / "detector.pt", tmp_path / "detector.onnx"
+        command = [sys.executable, "-W", "ignore", "-c", WITHOUT, ",".join(names), "export", model, "--out", made]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+        assert made.stat().st_size > 0
 
     def test_the_port_is_the_programs(self) -> None:
         assert [rest for word, rest in IMAGE if word == "EXPOSE"] == [str(PORT)]
