@@ -6,10 +6,16 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from deployed import parsed
 from documents import lines, of
+
+from streamer.config import Config, load
+from streamer.notify.config import NotifyConfig
+from streamer.notify.config import load as load_notifier
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "systemd"
@@ -51,6 +57,33 @@ def test_it_is_exposed_to_little(unit: Path) -> None:
 def settings(unit: str, name: str) -> list[str]:
     """In the order in which systemd applies them."""
     return re.findall(rf"^{name}=(.*)$", (FOLDER / f"{unit}.service").read_text(), re.MULTILINE)
+
+
+def test_all_of_them_run_on_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each listens at a port of its own, with the same configuration and what its unit says."""
+    daemons, notifiers = tmp_path / "quake.toml", tmp_path / "notify.toml"
+    daemons.write_text('[[source]]\nservers = ["seedlink://x"]\nselect = ["*.*"]\n')
+    notifiers.write_text('[to.siren]\nkind = "webhook"\nurl = "https://siren.example.org/quake"\n')
+
+    def port(unit: str, load: Callable[[Path], Config | NotifyConfig], path: Path) -> int:
+        with monkeypatch.context() as context:
+            for name, value in (line.split("=") for line in settings(unit, "Environment")):
+                context.setenv(name, value)
+            return load(path).metrics.port
+
+    monkeypatch.delenv("QUAKE_METRICS__PORT", raising=False)
+    monkeypatch.setenv("QUAKE_TO__SIREN__SECRET", "b" * 44)
+    ports = [
+        port("quake-streamer", load, daemons),
+        parsed(["dashboard"]).port,
+        port("quake-notify", load_notifier, notifiers),
+        port("quake-associator", load, daemons),
+    ]
+    assert ports == [9108, 9109, 9110, 9111]
+    page = " ".join((ROOT / "docs/how-to/install.md").read_text().split())
+    assert (
+        "port 9108, the page at 9109, the notifier's metrics at 9110 and an [associator](shards.md)'s at 9111" in page
+    )
 
 
 @pytest.mark.parametrize("unit", ["quake-streamer", "quake-associator"])
