@@ -52,7 +52,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             stat.Panel,
             "Daemons that do not answer",
-            'count(up{job="quake"} == 0) or absent(up{job="quake"}) or vector(0)',
+            'count(up{job="quake"} == 0) or sum(absent(up{job="quake"})) or vector(0)',
             "",
             limits=(1,),
             colours=("green", "red"),

@@ -85,6 +85,23 @@ def test_metrics_that_are_named_are_exported() -> None:
     assert named <= exported | recorded
 
 
+def test_daemons_that_do_not_answer_are_one_tile(tmp_path: Path) -> None:
+    """Another label would be another series, and its last value would stand beside for the three hours that are shown."""
+    (target,) = PANELS["Daemons that do not answer"]["targets"]
+    shown = [(0, 1), (5, 0), (10, 1)]  # nobody looks for one yet; it answers; it does not
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": 'up{job="quake", instance="a"}', "values": "_x4 1x4 0x4"}],
+        "promql_expr_test": [
+            {"expr": target["expr"], "eval_time": f"{at}m", "exp_samples": [{"labels": "{}", "value": value}]}
+            for at, value in shown
+        ],
+    }
+    (tmp_path / "tile.yml").write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}))
+    told = promtool("test", "rules", str(tmp_path / "tile.yml"))
+    assert told.returncode == 0, told.stdout
+
+
 def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
     ids = [panel["id"] for panel in PANELS.values()]
     assert len(set(ids)) == len(ids)
