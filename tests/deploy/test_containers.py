@@ -164,6 +164,11 @@ class TestCompose:
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
         assert not service.keys() & {"privileged", "cap_add", "network_mode", "pid"}
 
+    def test_what_they_are_given_is_bound(self) -> None:
+        """Compose refuses to write anything else, such as ``content``, into a container that is read-only."""
+        given = [one for kind in ("configs", "secrets") for one in COMPOSE.get(kind, {}).values()]
+        assert all(one.keys() == {"file"} for one in given)
+
     def test_names_lead_somewhere(self, secrets: Path) -> None:
         for name, service in SERVICES.items():
             for source in (mount.split(":")[0] for mount in service.get("volumes", [])):
@@ -238,10 +243,8 @@ class TestCompose:
         for source, target, *_ in (mount.split(":") for mount in service["volumes"]):
             if target.startswith("/etc/prometheus/"):
                 shutil.copy(DEPLOY / source, tmp_path / Path(target).name)
-        (given,) = service["configs"]
-        targets = COMPOSE["configs"][given["source"]]["content"]
-        (tmp_path / Path(given["target"]).name).write_text(targets)
-        assert yaml.safe_load(targets) == [{"targets": [f"daemon:{PORT}"]}]
+        targets = yaml.safe_load((tmp_path / "quake-targets.yml").read_text())
+        assert targets == [{"targets": [f"daemon:{PORT}"]}]
         if shutil.which("promtool") is None:
             assert not os.environ.get("CI"), "Debian's package prometheus is missing"
             pytest.skip("no promtool here:  apt-get install prometheus")
