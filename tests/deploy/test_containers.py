@@ -178,12 +178,15 @@ class TestCompose:
         made = {f"./secrets/{path.name}" for path in secrets.iterdir()}
         assert {entry["file"] for entry in COMPOSE["secrets"].values()} == made
 
-    def test_what_is_ours_is_built(self) -> None:
+    def test_what_is_ours_is_built_once(self) -> None:
+        """Two that build write the same tag at once, and one fails; the others have that one built, and pull nothing."""
         assert OURS.keys() == {"daemon", "page", "notify"}
-        for service in OURS.values():
-            context = DEPLOY / service["build"]["context"]
-            assert (context / service["build"]["dockerfile"]).samefile(DEPLOY / "Dockerfile")
-            assert service["build"]["target"] in instructions()
+        ((builder, build),) = ((name, service["build"]) for name, service in SERVICES.items() if "build" in service)
+        assert (DEPLOY / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+        assert build["target"] in instructions()
+        for service in (service for name, service in OURS.items() if name != builder):
+            assert service["pull_policy"] == "never"
+            assert service["depends_on"] == [builder]
 
     def test_the_daemon_reads_its_file_and_variables(self, surroundings: Any, secrets: Path) -> None:
         service = SERVICES["daemon"]
