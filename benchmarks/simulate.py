@@ -120,8 +120,8 @@ def redis_costs(url: str, count: int) -> Redis:
         epoch = here(client, "{sim}:epoch")
         before = _spent(client)
         for at in range(count):
-            names = ["{sim}:alerts", f"{{sim}}:seen:{at}", f"{{sim}}:opened:{at}", "{sim}:epoch", "{sim}:token"]
-            outcome = script(keys=names, args=[epoch, at, 0, BODY * "x", "{sim}:channel", 86_400, 0, at, 30, ""])
+            names = ["{sim}:alerts", f"{{sim}}:seen:{at}", f"{{sim}}:openings:{at}", "{sim}:epoch", "{sim}:token"]
+            outcome = script(keys=names, args=[epoch, at, 0, BODY * "x", "{sim}:channel", 86_400, 0, at, 15_000, ""])
             assert outcome == "sent", outcome
         after = _spent(client)
     return Redis((after[0] - before[0]) / count, (after[1] - before[1]) / count)

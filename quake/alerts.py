@@ -175,8 +175,8 @@ class Keys:
         return f"{self.prefix}:seen:{alert_id}"
 
     def opened(self, subject: str) -> str:
-        """Sorted set of the openings of a subject: k -> id."""
-        return f"{self.prefix}:opened:{subject}"
+        """Sorted set of the newest openings of a subject: ms since 1970 -> id. Not ``opened``, which held window numbers."""
+        return f"{self.prefix}:openings:{subject}"
 
     @property
     def stations(self) -> str:

@@ -341,7 +341,7 @@ def publish_settings(config: Config, scorer: Scorer) -> PublishSettings:
         url=r.url,
         keys=Keys.of(config.mode, r.prefix),
         daemon=config.daemon,
-        dead_k=scorer.thresholds.dead_k,
+        dead_ms=scorer.grid.start_ns(scorer.thresholds.dead_k) // 1_000_000,
         retention_ns=int(r.retention_d * 86_400 * NS),
         again_ns=int(r.retention_h * 3_600 * NS),
         most_bytes=int(config.outbox_mb * 1e6),

@@ -3,7 +3,7 @@
 -- KEYS  1 stream  2 seen:<id>  3 opened:<subject>  4 epoch  5 newest token of the associator's lease
 --       (all share the hash tag: one slot of a cluster)
 -- ARGV  1 epoch and run id of the server, a blank between them  2 id  3 revision  4 body  5 channel  6 retention (s)  7 oldest entry to keep (ms since 1970)
---       8 k of the first window, or ''  9 dead time (windows)  10 token of who publishes, or '' where it needs none
+--       8 of an opening when it was decided (ms since 1970), or ''  9 dead time (ms)  10 token of who publishes, or '' where it needs none
 -- Returns 'fenced' (another associator has taken the lease since), 'sent', 'repeat' (this revision or a later one was there), 'echo' (another daemon has told of this one under another id)
 -- or 'epoch' (this Redis may not hold the data that the publisher knows: it was emptied, or another one took over). Asked
 -- for each alert: one that went to the new server before those that it lacks would take their place and their revisions'.
@@ -23,15 +23,16 @@ if seen and tonumber(seen) >= tonumber(ARGV[3]) then
   return 'repeat'
 end
 if ARGV[8] ~= '' then
-  local k, dead = tonumber(ARGV[8]), tonumber(ARGV[9])
-  local near = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. (k - dead), '(' .. (k + dead))
+  -- In time, not in numbers of windows: with another hop those lie far off, and below them what is new would be trimmed at once.
+  local at, dead = tonumber(ARGV[8]), tonumber(ARGV[9])
+  local near = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. (at - dead), '(' .. (at + dead))
   for _, id in ipairs(near) do
     if id ~= ARGV[2] then
       redis.call('SET', KEYS[2], 'echo', 'EX', ARGV[6])
       return 'echo'
     end
   end
-  redis.call('ZADD', KEYS[3], k, ARGV[2])
+  redis.call('ZADD', KEYS[3], at, ARGV[2])
   redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -101)
   redis.call('EXPIRE', KEYS[3], ARGV[6])
 end

@@ -52,7 +52,8 @@ class PublishSettings:
     keys: Keys
     daemon: str
     """Names this process in the heartbeat."""
-    dead_k: int
+    dead_ms: int
+    """Openings of one station nearer to one another than this are of one earthquake."""
     retention_ns: int
     """How long alerts stay on the stream."""
     again_ns: int
@@ -232,8 +233,8 @@ class Publisher(threading.Thread):
                     stream,
                     max(1, self._settings.retention_ns // NS),
                     (now_ns - self._settings.retention_ns) // 1_000_000,
-                    "" if unsent.k is None or alert.revision else unsent.k,
-                    self._settings.dead_k,
+                    "" if unsent.k is None or alert.revision else alert.on_time // 1_000_000,  # of whichever grid
+                    self._settings.dead_ms,
                     "",
                 ],
             )

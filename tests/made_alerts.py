@@ -33,5 +33,5 @@ def alert(name: str = "a", revision: int = 0, kind: Kind = Kind.EVENT, **changes
     return Alert(**{**fields, **changes})
 
 
-def opening(name: str, k: int) -> Produced:
-    return Produced(alert(name, kind=Kind.DETECTION), k)
+def opening(name: str, k: int, hop_ns: int = 1_000_000_000) -> Produced:
+    return Produced(alert(name, kind=Kind.DETECTION, on_time=k * hop_ns), k)

@@ -155,7 +155,7 @@ def publishing(scene: Scene) -> Iterator[Outbox]:
         url=scene.valkey.url,
         keys=Keys(scene.valkey.prefix),
         daemon="d",
-        dead_k=15,
+        dead_ms=15_000,
         retention_ns=30 * 86_400 * NS,
         again_ns=48 * 3600 * NS,
         most_bytes=1 << 30,

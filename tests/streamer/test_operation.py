@@ -10,7 +10,7 @@ import pytest
 
 from quake.data.spec import ModelSpec
 from quake.data.spec_file import read_spec
-from streamer.composition import load_scorer, model_path
+from streamer.composition import load_scorer, model_path, publish_settings
 from streamer.config import Config, ConfigError, resolve
 from streamer.operation import Operation
 
@@ -120,5 +120,6 @@ def test_the_daemon_runs_at_the_point_and_warns_of_another_hop_once(
     assert (scorer.thresholds.on, scorer.thresholds.off, scorer.thresholds.in_a_row) == (0.98, 0.49, 3)
     assert scorer.grid.hop == round(100 * (hop_s or 0.5))
     assert scorer.thresholds.dead_k == round(15 / (hop_s or 0.5))
+    assert publish_settings(settings(), scorer).dead_ms == 15_000
     told = [record.message for record in caplog.records if "measured at a hop of 0.5 s, not 1 s" in record.message]
     assert len(told) == len(caplog.records) == warnings

@@ -63,7 +63,7 @@ def settings(url: str, prefix: str, **changes: Any) -> PublishSettings:
         "url": url,
         "keys": Keys(prefix),
         "daemon": "d1",
-        "dead_k": 15,
+        "dead_ms": 15_000,
         "retention_ns": 30 * 24 * HOUR_NS,
         "again_ns": 48 * HOUR_NS,
         "most_bytes": 1 << 30,
@@ -151,6 +151,26 @@ def test_a_second_daemons_opening_within_the_dead_time_is_an_echo(valkey: Valkey
     with valkey.client() as client:
         ids = [f["id"] for f in entries(client, Keys(valkey.prefix).detections)]
     assert ids == [alert("a").id, alert("c").id]
+
+
+def test_another_hop_keeps_one_of_two_daemons_openings(valkey: Valkey, tmp_path: Path) -> None:
+    """Windows of 1 s have half the numbers that those of 0.5 s had, which both daemons' openings fill the set with."""
+    at_k, before, paths = 1_700_000_000, [], [tmp_path / "1", tmp_path / "2"]
+    for n in range(120):
+        before.append(opening(f"before {n}", 2 * at_k + 60 * n, NS // 2))
+    with valkey.client() as client:  # as the release before kept them: by number
+        old = {one.alert.id: one.k for one in before}
+        client.zadd(f"{valkey.prefix}:opened:{before[0].alert.stations[0].source_id}", old)  # type: ignore[arg-type]
+    commit(paths[0], *before, opening("a", at_k + 10_000))
+    commit(paths[1], opening("b", at_k + 10_014), opening("c", at_k + 10_015))
+    with publishing(paths[0], settings(valkey.url, valkey.prefix)) as (_, heard):
+        until(lambda: len(heard.sent) == 121)
+    with publishing(paths[1], settings(valkey.url, valkey.prefix, daemon="d2")) as (_, heard):
+        until(lambda: len(heard.outcomes) == 2)
+    assert [(ident, outcome) for ident, _, outcome in heard.outcomes] == [
+        (alert("b").id, "echo"),
+        (alert("c").id, "sent"),
+    ]
 
 
 def test_an_emptied_redis_is_offered_the_last_hours_once(own_valkey: OwnValkey, path: Path) -> None:
