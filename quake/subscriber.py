@@ -40,8 +40,8 @@ class AlertSubscriber:
     """Iterate over it: ``for alert in AlertSubscriber("redis://localhost"): ...``
 
     Events alone unless ``kinds`` asks for detections as well. ``last_id`` is ``"$"`` for what comes from now on,
-    ``"0"`` for all that is still there, or the entry to go on after. Raises `HeartbeatLostError` where no daemon has
-    beaten for ``heartbeat_s`` (None: never).
+    also where Redis is away and comes back later, ``"0"`` for all that is still there, or the entry to go on after. Raises
+    `HeartbeatLostError` where no daemon has beaten for ``heartbeat_s`` (None: never).
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class AlertSubscriber:
         self._beats: frozenset[str] | None = None
         """Every daemon's newest beat, on its own clock: only that one changes counts, for clocks differ."""
         self._alive_s = time.monotonic()
+        self._waits_since_s: float | None = None
+        """When the iteration began that found Redis away before ``$`` was pinned."""
 
     def __enter__(self) -> AlertSubscriber:
         return self
@@ -89,7 +91,7 @@ class AlertSubscriber:
 
     def __iter__(self) -> Iterator[Alert]:
         self._start_over()
-        pause_s = RETRY_S[0]
+        began_s, pause_s = time.monotonic(), RETRY_S[0]
         while not self._stopped.is_set():
             try:
                 self._prepare()
@@ -106,6 +108,7 @@ class AlertSubscriber:
                 if self._stopped.is_set():
                     return
                 log.warning("Redis: %s; trying again", error)
+                self._waits_since_s = self._waits_since_s or began_s
                 self._read_again()
                 self._client.connection_pool.disconnect()  # a server that was demoted keeps its connections
                 self._stopped.wait(pause_s * random.uniform(0.5, 1.0))
@@ -124,12 +127,23 @@ class AlertSubscriber:
         for stream, last_id in self.last_ids.items():
             newest = self._newest(stream)
             if last_id == "$":
-                self.last_ids[stream] = newest
+                self.last_ids[stream] = self._now(newest)
             elif _order(last_id) > _order(newest):
                 self._go_back(stream, newest)
             self._begin.setdefault(stream, self.last_ids[stream])
             if self._group is not None:
                 self._make_group(stream, self._group)
+
+    def _now(self, newest: str) -> str:
+        """The entry that ``$`` stands for: what came while this subscriber paused before a Redis that is back comes after it.
+
+        Entries are numbered by the server's clock, so that one is asked; this machine's may be another.
+        """
+        if self._waits_since_s is None:
+            return newest
+        seconds, microseconds = self._client.time()
+        began_ms = 1000 * (seconds + microseconds / 1e6 - (time.monotonic() - self._waits_since_s))
+        return min(newest, f"{int(began_ms) - 1}-0", key=_order)
 
     def _go_back(self, stream: str, newest: str) -> None:
         """Redis lost data: to where this subscriber began, or to the stream's start if that was lost too."""

@@ -76,6 +76,37 @@ def test_dollar_is_pinned_once_and_kinds_are_chosen(valkey: Valkey) -> None:
         assert [a.id for a in take(events, 2)] == [alert("before").id, alert("e").id]
 
 
+@pytest.mark.parametrize("group", [None, "g"])
+def test_dollar_is_when_the_iteration_began_though_redis_was_away(
+    own_valkey: OwnValkey, group: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(own_valkey, alert("before"), "{quake}")
+    own_valkey.stop()
+    waits, published, found = threading.Event(), threading.Event(), list[str]()
+    with AlertSubscriber(own_valkey.url, group=group, heartbeat_s=None) as one:
+
+        def pause(_: float) -> bool:
+            waits.set()
+            return published.wait(20)
+
+        monkeypatch.setattr(one._stopped, "wait", pause)
+        thread = threading.Thread(target=lambda: found.extend(item.id for item in one))
+        thread.start()
+        try:
+            assert waits.wait(20)
+            own_valkey.start()
+            put(own_valkey, alert("a"), "{quake}")
+            published.set()
+            until(lambda: one.last_ids["{quake}:alerts"] != "$")
+            put(own_valkey, alert("b"), "{quake}")
+            until(lambda: alert("b").id in found)
+        finally:
+            one.stop()
+            published.set()
+            thread.join(20)
+    assert found == [alert("a").id, alert("b").id]
+
+
 @pytest.mark.parametrize("protocol", ["", "?protocol=3", "?protocol=2"])
 def test_a_group_hands_out_again_what_was_cut_off(valkey: Valkey, protocol: str) -> None:
     for name in "abc":
