@@ -9,7 +9,7 @@ clock; what it remembers is one model that the outbox keeps.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import asin, cos, radians, sin, sqrt
 
@@ -175,7 +175,7 @@ class Coincidence:
 
     def _take(self, member: Member) -> Iterator[Event]:
         if member.closed:
-            self._closing(member)
+            _closing(self.state, member)
             return
         for event in self.state.events:
             if self._belongs(member, event):
@@ -198,7 +198,7 @@ class Coincidence:
         ident = str(uuid.uuid5(NAMESPACE, "event|" + "|".join(m.id for m in group)))
         event = Event(id=ident, revision=0, opened_ns=self.state.reached_ns, members=group)
         self.state.events.append(event)
-        yield self._told(event)
+        yield _told(self.state, event)
 
     def _agreeing(self, group: list[Member], candidates: list[Member]) -> list[Member] | None:
         """The first group of enough stations, oldest candidates first, in which every two are compatible. A search: the
@@ -215,17 +215,6 @@ class Coincidence:
                 if found is not None:
                     return found
         return None
-
-    def _closing(self, closing: Member) -> None:
-        for single in self.state.single:
-            if single.id == closing.id:
-                single.closed, single.probability = True, closing.probability
-        for event in self.state.events:
-            mine = [member for member in event.members if member.id == closing.id]
-            for member in mine:
-                member.closed, member.probability = True, closing.probability
-            if mine and all(member.closed for member in event.members):
-                event.over_ns = self.state.reached_ns
 
     def _belongs(self, member: Member, event: Event) -> bool:
         """Half of the members suffice: one of them may have been picked on S. Once an event is over, what one of its own
@@ -254,21 +243,43 @@ class Coincidence:
 
     def _revise(self, event: Event) -> Event:
         if self._due_ns(event) >= self._end_ns(event):
-            return self._close(event)
+            return _close(self.state, event)
         event.revision += 1
-        return self._told(event)
+        return _told(self.state, event)
 
-    def _told(self, event: Event) -> Event:
-        """As it stands at the time reached."""
-        sizes = {c.id: c.characterisation for c in self.state.characterised if c.decided_ns <= self.state.reached_ns}
-        by_station = {m.station: sizes[m.id] for m in reversed(event.members) if m.id in sizes}
-        return event.model_copy(deep=True, update={"characterisation": combined(list(by_station.values()))})
 
-    def _close(self, event: Event) -> Event:
-        self.state.events.remove(event)
-        event.revision += 1
-        event.closed_ns = event.over_ns or self.state.reached_ns
-        return self._told(event)
+def cut_off(state: CoincidenceState, closings: Iterable[Detection]) -> Iterator[Event]:
+    """The events of a state with which nobody goes on, closed at the time reached. ``closings``: of all that are open."""
+    for closing in closings:
+        _closing(state, Member.of(closing))
+    for event in list(state.events):
+        yield _close(state, event)
+
+
+def _closing(state: CoincidenceState, closing: Member) -> None:
+    for single in state.single:
+        if single.id == closing.id:
+            single.closed, single.probability = True, closing.probability
+    for event in state.events:
+        mine = [member for member in event.members if member.id == closing.id]
+        for member in mine:
+            member.closed, member.probability = True, closing.probability
+        if mine and all(member.closed for member in event.members):
+            event.over_ns = state.reached_ns
+
+
+def _told(state: CoincidenceState, event: Event) -> Event:
+    """As it stands at the time reached."""
+    sizes = {c.id: c.characterisation for c in state.characterised if c.decided_ns <= state.reached_ns}
+    by_station = {m.station: sizes[m.id] for m in reversed(event.members) if m.id in sizes}
+    return event.model_copy(deep=True, update={"characterisation": combined(list(by_station.values()))})
+
+
+def _close(state: CoincidenceState, event: Event) -> Event:
+    state.events.remove(event)
+    event.revision += 1
+    event.closed_ns = event.over_ns or state.reached_ns
+    return _told(state, event)
 
 
 def _widest_ns(rules: Rules) -> int:

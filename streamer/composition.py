@@ -66,7 +66,7 @@ class Scorer:
 
     @property
     def fingerprint(self) -> str:
-        """Trigger states are of use only under the same of these."""
+        """Trigger states are of use only under the same of these; `streamer.cut_off` reads the grid back."""
         return f"{self.name.name}/{self.name.major}/{self.grid.rate}/{self.grid.window}/{self.grid.hop}"
 
 

@@ -7,15 +7,19 @@ loads all of it. Talks to no network; `streamer.publisher` empties it.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from pydantic import ValidationError
+
 from quake.alerts import Alert
 from quake.times import parse_ns
+from streamer import cut_off
 from streamer.coincidence import CoincidenceState
 from streamer.source.resume import ResumePoint
 from streamer.trigger import TriggerState
@@ -106,7 +110,7 @@ class Produced:
 
     alert: Alert
     k: int | None = None
-    """Of a detection: the first window, with which two daemons on one station are told from two earthquakes."""
+    """Of a detection: its first window."""
 
 
 @dataclass(slots=True)
@@ -214,7 +218,8 @@ class Outbox:
 
     def load(self, fingerprint: str) -> Saved:
         """What was decided before. Trigger states belong to one grid and one model, named by ``fingerprint``; under
-        another one they mean nothing and are left out, while alerts and resume points stay. Raises `OutboxError`."""
+        another one they mean nothing and are left out, and what is open is closed, once; alerts and resume points stay.
+        Raises `OutboxError`."""
         try:
             return self._load(fingerprint)
         except (sqlite3.Error, ValueError) as error:
@@ -222,12 +227,32 @@ class Outbox:
 
     @_tells_damage
     def _load(self, fingerprint: str) -> Saved:
-        if self.get("fingerprint") != fingerprint:
+        before = self.get("fingerprint")
+        if before != fingerprint:
             with self._transaction():
+                if before is not None:
+                    self._cut_off(before)
                 self._db.execute("DELETE FROM trigger_state")
                 self._db.execute("DELETE FROM meta WHERE name = 'coincidence'")
                 self._set("fingerprint", fingerprint)
         return self._saved()
+
+    def _cut_off(self, fingerprint: str) -> None:
+        """Close what is open in the states, in the transaction that forgets them."""
+        saved = self._saved()
+        ended = cut_off.detections(fingerprint, saved.triggers)
+        for alert in cut_off.closings(fingerprint, ended, saved.coincidence, self._newest, time.time_ns()):
+            self._add(Produced(alert))
+        last = self._db.execute("SELECT body FROM note ORDER BY sequence DESC LIMIT 1").fetchone()
+        if ended and last is not None:
+            self._db.execute("INSERT INTO note (body) VALUES (?)", (cut_off.note(ended, last[0]),))
+
+    def _newest(self, ident: str) -> Alert | None:
+        query = "SELECT body FROM alert WHERE id = ? ORDER BY revision DESC LIMIT 1"
+        for (body,) in self._db.execute(query, (ident,)):
+            with suppress(ValidationError):  # the publisher gives it up, too
+                return Alert.model_validate_json(body)
+        return None
 
     def _saved(self) -> Saved:
         body = self.get("coincidence")

@@ -149,9 +149,7 @@ class Trigger:
     def _begin_again(self, last_k: int) -> Detection | None:
         """The station's clock was set back: what was open ends where the old time ended."""
         old, self.state = self.state, TriggerState(last_k=last_k)
-        if old.opened is None or old.last_k is None:
-            return None
-        return self._detection(old.opened, self._grid.end_ns(old.last_k), self._grid.end_ns(old.last_k), 0, old.trace)
+        return cut_off(self._subject, self._grid, old)
 
     def _missing(self, item: Unscored) -> Detection | None:
         """Windows without a score break a run; an open detection waits for data, though not for ever."""
@@ -197,7 +195,8 @@ class Trigger:
             complete=window.complete,
         )
         state.last_first_k, state.run = first, []
-        return self._detection(state.opened, self._grid.end_ns(window.k), None, window.received_ns, state.trace)
+        decided_ns = self._grid.end_ns(window.k)
+        return _detection(self._subject, state.opened, decided_ns, None, window.received_ns, state.trace)
 
     def _while_open(self, score: Score, opened: OpenDetection) -> Detection | None:
         limits, k = self._thresholds, score.window.k
@@ -210,29 +209,38 @@ class Trigger:
     def _close(self, opened: OpenDetection, k: int, received_ns: int) -> Detection:
         self.state.opened = None
         end_ns = self._grid.end_ns(k)
-        return self._detection(opened, end_ns, end_ns, received_ns, self.state.trace)
+        return _detection(self._subject, opened, end_ns, end_ns, received_ns, self.state.trace)
 
-    def _detection(
-        self,
-        opened: OpenDetection,
-        decided_ns: int,
-        off_ns: int | None,
-        received_ns: int,
-        trace: list[tuple[int, float]],
-    ) -> Detection:
-        return Detection(
-            id=opened.id,
-            subject=self._subject,
-            k=opened.first_k,
-            opened_k=opened.opened_k,
-            onset_ns=opened.onset_ns,
-            decided_ns=decided_ns,
-            off_ns=off_ns,
-            probability=opened.peak,
-            components=opened.components,
-            complete=opened.complete,
-            received_ns=received_ns,
-            trace=tuple(trace),
-            held=opened.held,
-            characterisation=opened.characterisation,
-        )
+
+def cut_off(subject: str, grid: Grid, state: TriggerState) -> Detection | None:
+    """What is open in a state with which nobody goes on, closed at the end of its last window."""
+    if state.opened is None or state.last_k is None:
+        return None
+    end_ns = grid.end_ns(state.last_k)
+    return _detection(subject, state.opened, end_ns, end_ns, 0, state.trace)
+
+
+def _detection(
+    subject: str,
+    opened: OpenDetection,
+    decided_ns: int,
+    off_ns: int | None,
+    received_ns: int,
+    trace: list[tuple[int, float]],
+) -> Detection:
+    return Detection(
+        id=opened.id,
+        subject=subject,
+        k=opened.first_k,
+        opened_k=opened.opened_k,
+        onset_ns=opened.onset_ns,
+        decided_ns=decided_ns,
+        off_ns=off_ns,
+        probability=opened.peak,
+        components=opened.components,
+        complete=opened.complete,
+        received_ns=received_ns,
+        trace=tuple(trace),
+        held=opened.held,
+        characterisation=opened.characterisation,
+    )

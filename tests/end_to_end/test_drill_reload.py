@@ -6,6 +6,7 @@ import hashlib
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from drill_report import judge
 from model_files import with_spec
 from test_same_alerts import ends
 
-from quake.alerts import Alert, Kind
+from quake.alerts import Alert, Kind, Status
 from quake.artifact import Probe
 from quake.data.spec_file import read_spec
 from streamer.composition import model_path
@@ -92,6 +93,27 @@ def test_reloads_in_the_midst_of_data(place: Place, demo_records: list[Record], 
         undisturbed,
         sabotage="daemon.py: Daemon._watch_on loads Saved({}, None, {})",
     )
+
+
+def test_another_hop_closes_what_is_open(place: Place, demo_records: list[Record]) -> None:
+    """Detections that would stay open beyond the recording, and their event; the other hop may open them again."""
+    text = place.configure("seedlink://later:1").read_text() + "[trigger]\nrelease = 600\nlongest_s = 3000\n"
+    config = place.folder / "quake.toml"
+    with ReplayServer(demo_records, speed=8.0) as server:
+        config.write_text(text.replace("seedlink://later:1", server.address))
+        with place.start(config) as life:
+            wait_for("an event is open", lambda: any(a.kind is Kind.EVENT for a in place.published()), 120.0)
+            config.write_text(config.read_text().replace("[windows]", "[windows]\nhop_s = 0.5"))
+            opened = [alert.id for alert in place.published() if alert.status is Status.OPEN]
+            hang_up(life, "done")
+            wait_for("all are closed", lambda: set(opened) <= set(closed(place)), 60.0)
+            assert life.stop() == 0
+    assert len(opened) >= 4
+    assert max(Counter(closed(place)).values()) == 1
+
+
+def closed(place: Place) -> list[str]:
+    return [alert.id for alert in place.published() if alert.status is Status.CLOSED]
 
 
 @pytest.mark.drill
