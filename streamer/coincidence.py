@@ -264,7 +264,7 @@ def _closing(state: CoincidenceState, closing: Member) -> None:
         mine = [member for member in event.members if member.id == closing.id]
         for member in mine:
             member.closed, member.probability = True, closing.probability
-        if mine and all(member.closed for member in event.members):
+        if mine and event.over_ns is None and all(member.closed for member in event.members):
             event.over_ns = state.reached_ns
 
 
