@@ -146,6 +146,21 @@ def test_reading_again_from_the_point_supplies_what_every_undecided_window_needs
     assert len(whole.windows) > 60
 
 
+def test_a_packet_that_the_station_holds_is_asked_for_again() -> None:
+    """A kill while records of an outage are made good, and the first of the present waits for its second."""
+    chain, samples = Chain(), noise(20)
+    chain.next_k = GRID.first_at_or_after(packet("Z", 0, samples, 20).start_ns)
+    chain.restart()
+    for n, at in enumerate([*range(10), 600, *range(10, 60)]):
+        for code in "ZN":
+            one = packet(code, at * 20, samples, 20)
+            chain.take(replace(one, cursor=cursor(2 * n + (code == "N") + 1), received_ns=one.end_ns), 0)
+    chain.commit()
+    assert chain.undecided_from() > packet("Z", 50 * 20, samples, 20).start_ns
+    assert chain.point is not None
+    assert chain.point.sequence == 20
+
+
 def test_the_oldest_undecided_sample_goes_with_the_point() -> None:
     ack, starts = Acknowledgement(100 * NS), defaultdict(int)
     for n, start in enumerate([30, 10, 20]):

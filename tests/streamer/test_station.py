@@ -392,6 +392,65 @@ def test_restart_goes_on_with_the_window_after_the_last() -> None:
     assert resumed == {k: o for k, o in whole.items() if k >= K0 + 9}
 
 
+@dataclass(frozen=True)
+class MadeGood:
+    packets: list[Packet]
+    """Of before an outage; then of the outage and of the present, each in its own order, mixed anyhow."""
+    live: list[Packet]
+    """The present alone."""
+    stray: Packet
+    """Of a wrong time, further from all of them than a jump."""
+    stray_at: int
+    """Comes before this packet."""
+    later: list[Packet]
+    """An hour after everything."""
+
+
+def made_good(seed: int) -> MadeGood:
+    chance = random.Random(seed)
+    begins_s, stray_s = 20 + chance.choice([155, 400]), chance.choice([-700, 1500, 40_000])
+    known, recovered, live, later = [], [], [], []
+    for number, code in enumerate(chance.choice(["Z", "ZN", "ZNE"])):
+        size = chance.randint(20, 100)
+        until = min(20 * RATE + chance.randint(1, 32) * size, begins_s * RATE)
+        known += stream(code, 0, 20 * RATE, size=size)
+        recovered += stream(code, 20 * RATE, until, size=size)
+        live += stream(code, begins_s * RATE, (begins_s + 60) * RATE, size=size, seed=number)
+        later += [packet(code, 50_000 * RATE + at, noise(20), RATE) for at in (0, 20, 40)]
+    present, past, leaning = iter(together(live)), iter(together(recovered)), chance.uniform(-1, 1)
+    turns = [(chance.random(), past) for _ in recovered] + [(chance.random() + leaning, present) for _ in live]
+    mixed = [next(whose) for _, whose in sorted(turns, key=lambda turn: turn[0])]
+    stray = packet(chance.choice(live).component, stray_s * RATE + 3, noise(50, 9), RATE)
+    at = chance.randint(len(known), len(known) + len(mixed))
+    return MadeGood([*together(known), *mixed], together(live), stray, at, later)
+
+
+def said_since(packets: Iterable[Packet], from_ns: int) -> tuple[dict[int, Outcome], Counter[Unused]]:
+    """The windows that begin later, up to an hour, and what was counted."""
+    counts: Counter[Unused] = Counter()
+    received = [replace(p, received_ns=EPOCH_S * NS + 100_000 * NS) for p in packets]
+    station = station_of(*{p.component for p in received})
+    first, last = GRID.first_at_or_after(from_ns), GRID.first_at_or_after(from_ns + 50 * NS)
+    return {k: said for k, said in run(station, received, counts).items() if first <= k < last}, counts
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32))
+def test_what_is_made_good_between_live_packets_hides_neither_them_nor_a_wrong_time(seed: int) -> None:
+    """No honest packet is of a wrong time, and the present is scored as if it came alone; its first packet may wait for its
+    second. A wrong time is counted, and changes nothing."""
+    case = made_good(seed)
+    from_ns = case.live[0].start_ns + 8 * NS
+    found, counts = said_since([*case.packets, *case.later], from_ns)
+    assert found == said_since([*case.live, *case.later], from_ns)[0]
+    assert counts[Unused.CLOCK] == 0
+    with_stray = [*case.packets[: case.stray_at], case.stray, *case.packets[case.stray_at :], *case.later]
+    beside, counted = said_since(with_stray, from_ns)
+    assert beside == found
+    # One ahead may be passed by in a jump: then it lies among what may yet be made good.
+    assert counted - counts in (Counter({Unused.CLOCK: 50}), Counter({Unused.LATE: 50}))
+
+
 def judged(
     guard: ClockGuard, at: int, clock: int | None, newest: int = 0, code: str = "Z"
 ) -> tuple[list[int], list[int], bool]:
@@ -408,11 +467,63 @@ def test_a_jump_is_measured_from_the_newest_packets_start_and_its_end() -> None:
         assert judged(ClockGuard(100 * NS), at, 1000, 1200)[0] == [at] * near
 
 
-def test_a_stray_packet_that_another_stray_one_follows_is_refused_and_the_second_held() -> None:
+def test_stray_packets_are_held_beside_one_another_and_the_oldest_makes_room() -> None:
     guard = ClockGuard(100 * NS)
-    assert judged(guard, 5000, 1000) == ([], [], False)
-    assert judged(guard, 9000, 1000) == ([], [5000], False)
+    for at in (5000, 9000, 7000, 3000):
+        assert judged(guard, at, 1000) == ([], [], False)
+    assert judged(guard, 11_000, 1000) == ([], [5000], False)
     assert judged(guard, 9001, 1000) == ([9000, 9001], [], False)
+    assert judged(guard, 9002, 9001) == ([9002], [7000, 3000], False)
+
+
+def test_what_follows_a_held_packet_must_fit_once_its_channel_came_back_in_between() -> None:
+    """Wrong stamps that come now and then, all as wrong, agree on nothing."""
+    guard = ClockGuard(100 * NS)
+    for at in range(1000, 1040, 10):
+        assert judged(guard, at, at) == ([at], [], False)
+        assert judged(guard, at + 4000, at) == ([], [], False)
+    judged(guard, 1040, 1040)
+    assert judged(guard, 5040, 1040) == ([], [5000], False)
+    judged(guard, 1050, 1050)
+    assert judged(guard, 5041, 1050) == ([5010, 5020, 5030, 5040, 5041], [], False)
+
+
+@pytest.mark.parametrize(
+    ("then", "verdict"), [(5000, [[5000], [5000]]), (5001, [[5000, 5001], []]), (5002, [[5002], []])]
+)
+def test_a_held_packet_is_settled_when_its_channel_reaches_it(then: int, verdict: list[list[int]]) -> None:
+    """Its own data lie there, or follow it; else it waits for one that does, and is late when the clock has passed."""
+    guard = ClockGuard(100 * NS)
+    judged(guard, 5000, 1000)
+    for at in range(4890, 5000):
+        assert judged(guard, at, at - 1) == ([at], [], False)
+    assert judged(guard, then, 4999) == (*verdict, False)
+    assert judged(guard, 5150, 5102) == ([5000] * (then == 5002) + [5150], [], False)
+
+
+def test_what_is_made_good_behind_the_clock_sets_it_back_only_when_nobody_is_at_its_time() -> None:
+    guard = ClockGuard(100 * NS)
+    for at in (1000, 5000, 5001):
+        taken = judged(guard, at, None if at == 1000 else 1000)
+    assert taken == ([5000, 5001], [], False)
+    for at in range(1001, 1101):
+        assert judged(guard, at, 5001) == ([at], [], False)
+    assert judged(guard, 5002, 5001) == ([5002], [], False)
+    for at in range(1101, 1201):
+        assert judged(guard, at, 5002) == ([at], [], False)
+    assert judged(guard, 1201, 5002) == ([1201], [], True)
+
+
+def test_a_gap_in_what_is_made_good_is_no_wrong_time() -> None:
+    guard = ClockGuard(100 * NS)
+    for at in (1000, 5000, 5001):
+        judged(guard, at, None if at == 1000 else 1000)
+    assert judged(guard, 1500, 5001) == ([], [], False)
+    assert judged(guard, 5002, 5001) == ([1500, 5002], [], False)
+    for at in (1501, 1001, 1502, 1002):
+        assert judged(guard, at, 5002) == ([at], [], False)
+    judged(guard, 900, 5002)
+    assert judged(guard, 5003, 5002) == ([5003], [900], False)
 
 
 def test_a_packet_that_comes_twice_agrees_with_nothing() -> None:
