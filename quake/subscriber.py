@@ -141,7 +141,11 @@ class AlertSubscriber:
         """
         if self._waits_since_s is None:
             return newest
-        seconds, microseconds = self._client.time()
+        try:
+            seconds, microseconds = self._client.time()
+        except redis.ResponseError as error:  # a user who may not ask
+            log.warning("Redis does not tell its time (%s): what came before the first connection is not read", error)
+            return newest
         began_ms = 1000 * (seconds + microseconds / 1e6 - (time.monotonic() - self._waits_since_s))
         return min(newest, f"{int(began_ms) - 1}-0", key=_order)
 

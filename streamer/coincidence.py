@@ -90,6 +90,8 @@ class Event(BaseModel):
     members: list[Member]
     over_ns: int | None = None
     """Data time at which the last of its detections closed; None while one is open."""
+    sealed_ns: int | None = None
+    """The first such time. From then on what its own stations hear is another earthquake, which must not go untold."""
     closed_ns: int | None = None
     characterisation: Characterisation | None = None
     """Of what is told, from `CoincidenceState.characterised`; an event in the state has none."""
@@ -173,6 +175,12 @@ class Coincidence:
                 break
         self.state.reached_ns = max(self.state.reached_ns, until_ns)
 
+    def finish(self) -> Iterator[Event]:
+        """No more data come: what is over waits for nobody."""
+        for event in list(self.state.events):
+            if event.over_ns is not None:
+                yield _close(self.state, event)
+
     def _take(self, member: Member) -> Iterator[Event]:
         if member.closed:
             _closing(self.state, member)
@@ -187,11 +195,12 @@ class Coincidence:
     def _gather(self, member: Member) -> Iterator[Event]:
         oldest_ns = member.decided_ns - self._memory_ns
         self.state.single = [m for m in self.state.single if m.decided_ns >= oldest_ns]
-        group = self._agreeing([member], [m for m in self.state.single if self._compatible(m, member)])
+        free = sorted([*self.state.single, *self._late()], key=lambda m: (m.decided_ns, m.onset_ns, m.id))
+        group = self._agreeing([member], [m for m in free if self._compatible(m, member)])
         if group is None:
             self.state.single.append(member)
             return
-        group += [m for m in self.state.single if m not in group and all(self._compatible(m, g) for g in group)]
+        group += [m for m in free if m not in group and all(self._compatible(m, g) for g in group)]
         group.sort(key=lambda m: (m.decided_ns, m.onset_ns, m.id))
         taken = {m.id for m in group}
         self.state.single = [m for m in self.state.single if m.id not in taken]
@@ -199,6 +208,12 @@ class Coincidence:
         event = Event(id=ident, revision=0, opened_ns=self.state.reached_ns, members=group)
         self.state.events.append(event)
         yield _told(self.state, event)
+
+    def _late(self) -> Iterator[Member]:
+        """Those that joined an event which was over: they may as well be the first to hear another earthquake."""
+        for event in self.state.events:
+            if event.sealed_ns is not None:
+                yield from (m.model_copy() for m in event.members if m.decided_ns > event.sealed_ns)
 
     def _agreeing(self, group: list[Member], candidates: list[Member]) -> list[Member] | None:
         """The first group of enough stations, oldest candidates first, in which every two are compatible. A search: the
@@ -217,9 +232,8 @@ class Coincidence:
         return None
 
     def _belongs(self, member: Member, event: Event) -> bool:
-        """Half of the members suffice: one of them may have been picked on S. Once an event is over, what one of its own
-        stations hears is another earthquake, which must not go untold."""
-        if event.over_ns is not None and member.station in {m.station for m in event.members}:
+        """Half of the members suffice: one of them may have been picked on S."""
+        if event.sealed_ns is not None and member.station in {m.station for m in event.members}:
             return False
         return 2 * sum(self._compatible(member, m) for m in event.members) >= len(event.members)
 
@@ -266,6 +280,7 @@ def _closing(state: CoincidenceState, closing: Member) -> None:
             member.closed, member.probability = True, closing.probability
         if mine and event.over_ns is None and all(member.closed for member in event.members):
             event.over_ns = state.reached_ns
+            event.sealed_ns = event.sealed_ns or state.reached_ns
 
 
 def _told(state: CoincidenceState, event: Event) -> Event:

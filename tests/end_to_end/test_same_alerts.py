@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from daemon_harness import Place, revisions
+from daemon_harness import Place, revisions, while_more_may_come
 
 from quake.alerts import Alert
 from streamer.composition import load_scorer
@@ -68,4 +68,4 @@ def test_same_alerts_at_real_speed(place: Place) -> None:
     assert all(isinstance(p, Packet) for p in packets)
     expected = scan(config, load_scorer(config), packets)
     assert len(expected) > 4
-    assert revisions(live(place, records, 1.0)) == revisions(expected)
+    assert revisions(live(place, records, 1.0)) == revisions(while_more_may_come(expected, UNTIL_NS))

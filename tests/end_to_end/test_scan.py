@@ -41,7 +41,7 @@ def alerts(text: str) -> list[Alert]:
 
 
 def test_an_archive_gives_what_the_daemon_gives(
-    archive: Path, config: Path, undisturbed: list[Alert], tmp_path: Path
+    archive: Path, config: Path, scanned: list[Alert], tmp_path: Path
 ) -> None:
     """Stopped by Ctrl-C on the way; the same command then goes on, and what it writes holds all of it.
 
@@ -70,24 +70,24 @@ def test_an_archive_gives_what_the_daemon_gives(
     second = run(*command)
     assert second.returncode == 0, second.stderr
     assert "station-days" in second.stderr
-    assert revisions(alerts(lines + second.stdout)) == revisions(undisturbed)
+    assert revisions(alerts(lines + second.stdout)) == revisions(scanned)
     assert len(lines + second.stdout) > SMALL
     with (tmp_path / "alerts.csv").open(newline="") as file:
-        assert {row["id"] for row in csv.DictReader(file)} == {alert.id for alert in undisturbed}
+        assert {row["id"] for row in csv.DictReader(file)} == {alert.id for alert in scanned}
     other = run(archive, "--state", tmp_path / "scan")
     assert other.returncode == 2
     assert "--state: an earlier scan there was of other paths or times" in other.stderr
 
 
 def test_a_service_of_the_configuration_s_stations_gives_what_the_daemon_gives(
-    config: Path, demo_records: list[Record], undisturbed: list[Alert], tmp_path: Path
+    config: Path, demo_records: list[Record], scanned: list[Alert], tmp_path: Path
 ) -> None:
     """``*.*``: the station service says which there are."""
     with serving(demo_records) as server:
         span = ["--begin", "2010-05-27", "--end", "2010-05-28"]
         found = run(server.url, *span, "--config", config, "--json", "--state", tmp_path / "scan")
     assert found.returncode == 0, found.stderr
-    assert revisions(alerts(found.stdout)) == revisions(undisturbed)
+    assert revisions(alerts(found.stdout)) == revisions(scanned)
 
 
 @pytest.mark.parametrize(

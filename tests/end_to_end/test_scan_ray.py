@@ -206,9 +206,7 @@ def test_a_file_that_the_nodes_do_not_see_stops_the_scan(scan: Scan, monkeypatch
     assert fault.endswith("does not see /nowhere/file as the machine that scans does: No such file or directory")
 
 
-def test_the_program_on_a_cluster_of_its_own(
-    tmp_path: Path, demo_records: list[Record], undisturbed: list[Alert]
-) -> None:
+def test_the_program_on_a_cluster_of_its_own(tmp_path: Path, demo_records: list[Record], scanned: list[Alert]) -> None:
     """The shipped detector, a relative path; on the terminal nothing of Ray's, which leaves nothing on the disk either."""
     write_sds(tmp_path / "sds", demo_records)
     config = Place(tmp_path, "redis://nowhere").configure("seedlink://nowhere:1")
@@ -229,4 +227,4 @@ def test_the_program_on_a_cluster_of_its_own(
         assert (done.returncode, done.stderr) == (0, "")
         assert list(Path(temporary).iterdir()) == []
     assert list(home.iterdir()) == []
-    assert revisions([Alert.model_validate_json(line) for line in done.stdout.splitlines()]) == revisions(undisturbed)
+    assert revisions([Alert.model_validate_json(line) for line in done.stdout.splitlines()]) == revisions(scanned)

@@ -107,6 +107,21 @@ def test_dollar_is_when_the_iteration_began_though_redis_was_away(
     assert found == [alert("a").id, alert("b").id]
 
 
+def test_a_user_who_may_not_ask_for_the_time_still_gets_what_comes(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(valkey, alert("before"), valkey.prefix)
+    with reader(valkey, last_id="$") as one, valkey.client() as client:
+        client.execute_command("ACL", "SETUSER", "narrow", "on", "nopass", "~*", "+@all", "-time")
+        one._client.execute_command("AUTH", "narrow", "")
+        one._waits_since_s = time.monotonic() - 3600
+        one._prepare()
+        put(valkey, alert("a"), valkey.prefix)
+        assert [item.id for item in take(one, 1)] == [alert("a").id]
+        client.execute_command("ACL", "DELUSER", "narrow")
+    assert "does not tell its time" in caplog.text
+
+
 @pytest.mark.parametrize("protocol", ["", "?protocol=3", "?protocol=2"])
 def test_a_group_hands_out_again_what_was_cut_off(valkey: Valkey, protocol: str) -> None:
     for name in "abc":

@@ -159,6 +159,34 @@ def test_an_event_that_is_over_hides_no_other_of_its_stations() -> None:
     assert sorted(len(e.members) for e in events if e.closed_ns is not None) == [3, 3]
 
 
+APART = rules(places={f"XX_S{n}": (48.0, 11.0 + 1.2 * n) for n in range(4)}, longest_ns=180 * NS)  # 89 km each
+
+
+@pytest.mark.parametrize("heard_by", [[3, 2, 1, 0], [3, 2, 1]])
+def test_who_joins_an_event_that_is_over_may_be_the_first_to_hear_another(heard_by: list[int]) -> None:
+    """Station 3, which did not hear the foreshock, hears the mainshock first."""
+    fore = [seen(n, n) for n in range(3)]
+    main = [seen(station, 25.0 + n, f"{station} again") for n, station in enumerate(heard_by)]
+    opened = [e for e in feed([*chain(*fore, *main)], with_rules=APART) if e.revision == 0]
+    assert [{m.station for m in e.members} for e in opened] == [
+        {f"XX_S{n}" for n in ns} for ns in ([0, 1, 2], [3, 2, 1])
+    ]
+
+
+def test_what_is_over_is_closed_once_no_more_data_come() -> None:
+    one = Coincidence(rules(places=RING))
+    for item in chain(*(seen(n, n) for n in range(3))):
+        one.add(item)
+    events = list(one.advance(T0 + 16 * NS))
+    assert [e.closed_ns for e in (*events, *one.finish())][-1] == T0 + 15 * NS
+    assert not one.state.events
+    other = Coincidence(rules(places=RING))
+    for item in chain(*(seen(n, n) for n in range(3))):
+        other.add(item)
+    list(other.advance(T0 + 14 * NS))
+    assert not list(other.finish())  # one is still open
+
+
 @pytest.mark.parametrize("sensors", [1, 2])
 def test_one_station_too_few_is_found_out_at_once(sensors: int) -> None:
     """A search through all parts of what agrees would take years."""

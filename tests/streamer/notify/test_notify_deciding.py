@@ -42,6 +42,8 @@ def grown(count: int, now_ns: int = NOW_NS, **changes: Any) -> Alert:
         ({"mode": "exercise"}, {"mode": Mode.EXERCISE}, (), None),
         ({"mode": "exercise"}, {}, (), LeftOut.MODE),
         ({}, {"stale": True}, (), LeftOut.STALE),
+        ({}, {"stale": True, "revision": 2, "status": Status.CLOSED}, TOLD, None),
+        ({}, {"stale": True, "revision": 2, "status": Status.CANCELLED}, TOLD, None),
         ({}, {"created": NOW_NS - 86_401 * NS}, (), LeftOut.OLD),
         ({}, {"revision": 1}, (), None),  # the first that passes counts as open
         ({}, {"revision": 1}, TOLD, LeftOut.STATUS),

@@ -191,6 +191,16 @@ class TestMail:
             with pytest.raises(DeferredError, match="452"):
                 sink.send(notice(name="d"), later_ns)
 
+    def test_nobody_is_given_up_for_what_kept_all_of_them_waiting(self) -> None:
+        with mailbox() as box:
+            sink, later_ns = self.sink(box.port), NOW_NS + round((mail_module.STRAGGLERS_S + 1) * NS)
+            box.answers = {"one@example.org": ["451 wait"], "two@example.org": ["451 wait", "450 grey"]}
+            for now_ns in (NOW_NS, later_ns):
+                with pytest.raises(DeferredError):
+                    sink.send(notice(), now_ns)
+            sink.send(notice(), later_ns)
+            assert [to for to, _ in box.mails] == [["one@example.org"], ["two@example.org"]]
+
     def test_a_server_that_thinks_long_or_parts_oddly_has_it_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mail_module, "TIMEOUT_S", 0.5)
         with mailbox() as box:
