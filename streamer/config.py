@@ -281,7 +281,9 @@ class SourceConfig(_Section):
         default=600.0, gt=0, description="How often wildcards are matched against the server's list"
     )
     failback_s: float = Field(
-        default=600.0, gt=0, description="How often the first server is tried again while on a fall-back"
+        default=600.0,
+        gt=0,
+        description="How often the first server is tried again while on a fall-back; gone back to once it has new data",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from streamer.source.transport import Cause
 
-_MOST_DOUBLINGS = 30
+MOST_DOUBLINGS = 30
 """Far beyond any longest pause; keeps the power finite after months of failures."""
 REFUSED_S = 30.0
 """Longest pause where the server is there and says no: asking again soon changes nothing, and costs it a listing each time."""
@@ -46,5 +46,5 @@ class Rotation:
         self.index = 0
 
     def _pause_s(self, round_number: int, longest_s: float) -> float:
-        full_s = min(longest_s, self._shortest_s * 2.0 ** min(round_number, _MOST_DOUBLINGS))
+        full_s = min(longest_s, self._shortest_s * 2.0 ** min(round_number, MOST_DOUBLINGS))
         return min(longest_s, max(self._shortest_s, full_s * (0.5 + self._random())))

@@ -17,15 +17,19 @@ from enum import StrEnum
 
 from streamer.source.address import Address
 from streamer.source.progress import Progress
-from streamer.source.rotation import Rotation
+from streamer.source.rotation import MOST_DOUBLINGS, Rotation
 from streamer.source.selection import NOTHING, Selection
 from streamer.source.session import Choice, Deliver, Session, Survey, Visits, survey
 from streamer.source.transport import Cause, Interrupted, TransportError
-from streamer.stages import Packet, Refused, Subscribed
+from streamer.stages import NS, Packet, Refused, Subscribed
 
 _log = logging.getLogger(__name__)
 STEADY_S = 10.0
 """A connection that gave data for this long was a good one: the next pause is the shortest again."""
+OLD_NS = 300 * NS
+"""A first server whose newest data are older by this than what the fall-back gives has lost its feed, though it answers."""
+LONGEST_FAILBACK_S = 4 * 3600.0
+"""Where a server does not say how old its data are, the time between tries doubles up to this while they bring none."""
 
 
 class EventKind(StrEnum):
@@ -81,6 +85,10 @@ class _State:
     connected: Address | None = None
     since_ns: int | None = None
     last_packet_ns: int | None = None
+    data_ns: int | None = None
+    """End of the newest packet of the present visit, by its own time."""
+    barren: int = 0
+    """Visits to the first server in a row that stood and brought no data."""
     last_error: str | None = None
 
 
@@ -110,7 +118,7 @@ class Supervisor:
         self._state = _State()
         self._restart: Restart | None = None
         self._up_s: float | None = None
-        """When the present visit began to stream, and (`_data_s`) when data came last: the receiving thread's own."""
+        """When the present visit began to stream, and (`_data_s`) when data came last: written by the receiving thread alone."""
         self._data_s = 0.0
         name = rules.addresses[0].server
         self._threads = (
@@ -181,10 +189,13 @@ class Supervisor:
         if not isinstance(item, Subscribed):
             self._state.last_packet_ns = time.time_ns()
             self._data_s = time.monotonic()
+        if isinstance(item, Packet):
+            self._state.data_ns = item.end_ns
         return self._deliver(item)
 
     def _connected(self, address: Address, found: Survey) -> None:
         self._up_s = time.monotonic()
+        self._state.data_ns = None
         self._state.since_ns = time.time_ns()
         self._state.connected = address
         unlisted = "" if found.listing else ", as configured: the server refuses INFO STREAMS"
@@ -202,6 +213,8 @@ class Supervisor:
     def _lost(self, address: Address, error: TransportError) -> None:
         steady = self._up_s is not None and self._data_s - self._up_s > STEADY_S
         delay_s = self._rotation.lost(error.cause, steady=steady)
+        if self._up_s is not None and address == self._rules.addresses[0]:
+            self._state.barren = 0 if self._data_s > self._up_s else self._state.barren + 1
         self._state.last_error = str(error)
         following = self._rules.addresses[self._rotation.index]
         _log.warning("%s: %s; next %s in %.1f s", address, error, following, delay_s)
@@ -247,15 +260,32 @@ class Supervisor:
     def _failback(self) -> None:
         address = self._state.connected
         first = self._rules.addresses[0]
-        if address is None or address == first:
+        if address is None or address == first or self._is_early():
             return
-        survey(self._probes, first, self._rules.choice)
+        found = survey(self._probes, first, self._rules.choice)
+        if _is_old(found, self._state.data_ns):
+            _log.info("%s: answers, and has nothing new: staying with %s", first, address)
+            return
         _log.info("%s: back again, leaving %s", first, address)
         self._end_visit(Restart.FAILBACK)
+
+    def _is_early(self) -> bool:
+        """Whether the first server brought nothing last time, and the fall-back is to be left in peace for longer."""
+        up_s, barren = self._up_s, self._state.barren
+        longest_s = max(self._rules.failback_s, LONGEST_FAILBACK_S)
+        wait_s = min(longest_s, self._rules.failback_s * 2.0 ** min(barren, MOST_DOUBLINGS))
+        return barren > 0 and (up_s is None or time.monotonic() - up_s < wait_s)
 
     def _end_visit(self, reason: Restart) -> None:
         self._restart = reason
         self._visits.interrupt(for_good=False)
+
+
+def _is_old(found: Survey, data_ns: int | None) -> bool:
+    """Whether none of the stations that are wanted has data as new as those that come."""
+    listed = found.listing.stations if found.listing else ()
+    times = [one.newest_ns for one in listed if one.name in found.selection.stations and one.newest_ns is not None]
+    return bool(times) and data_ns is not None and max(times) < data_ns - OLD_NS
 
 
 def _gained(old: Selection, new: Selection) -> list[str]:

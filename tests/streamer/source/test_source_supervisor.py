@@ -18,7 +18,7 @@ from streamer.source.resume import V3_NUMBERS, Begin, Start
 from streamer.source.rotation import Rotation
 from streamer.source.selection import parse_pattern
 from streamer.source.session import Choice, Visits
-from streamer.source.supervisor import Rules, Supervisor
+from streamer.source.supervisor import OLD_NS, Rules, Supervisor
 from streamer.source.transport import Interrupted, Limits, RawPacket, Request, TransportError
 from streamer.stages import Packet, Refused, Subscribed
 
@@ -304,6 +304,35 @@ def test_fail_over_goes_on_by_time_and_fail_back_by_number(records: list[Record]
     eventually(lambda: one.supervisor.status().connected == one.names[0])
     assert (EventKind.RESTARTED, one.names[1], "failback") in one.events
     assert {begin.start for begin in first.begins[-1].values()} == {Start.TIME}
+
+
+def test_a_first_server_that_answers_and_has_nothing_new_is_not_gone_back_to(
+    records: list[Record], house: Houses, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    first, second = Server(records), Server(records)
+    first.newest_ns = records[0].start_ns - OLD_NS
+    first.cut = [TransportError(Cause.STALLED, "no data")]
+    one = house(first, second, failback_s=0.05)
+    eventually(lambda: caplog.text.count("has nothing new") > 1)
+    assert one.supervisor.status().connected == one.names[1]
+    assert len(first.begins) == 1
+    first.newest_ns = records[-1].end_ns  # its feed is mended
+    eventually(lambda: one.supervisor.status().connected == one.names[0])
+
+
+def test_a_first_server_that_does_not_say_how_old_its_data_are_is_tried_ever_less(
+    records: list[Record], house: Houses
+) -> None:
+    first, second = Server(records), Server(records)
+    first.cut = [TransportError(Cause.STALLED, "no data")] * 4
+    one = house(first, second, failback_s=0.05)
+    began_s, visits_s = time.monotonic(), list[float]()
+    while len(visits_s) < 5:
+        eventually(lambda: len(first.begins) > len(visits_s))
+        visits_s.append(time.monotonic() - began_s)
+    assert visits_s[4] - visits_s[3] >= 0.8  # 16 times as long
+    eventually(lambda: one.supervisor.status().connected == one.names[0])
 
 
 def test_new_station_is_added_and_the_others_resume_by_number(records: list[Record], house: Houses) -> None:
