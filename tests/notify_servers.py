@@ -121,10 +121,13 @@ class Mailbox:
     port: int = 0
     thinks_s: float = 0.0
     """Over a message."""
-    farewell: str = "221 Bye"
+    parts: bool = True
+    """With a word; or it is gone once it has the message."""
 
     async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
-        return self.farewell
+        if not self.parts:
+            server.transport.abort()
+        return "221 Bye"
 
     async def handle_RCPT(  # noqa: N802
         self, server: Any, session: Any, envelope: Any, address: str, options: Sequence[str]

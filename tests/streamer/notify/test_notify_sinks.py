@@ -201,10 +201,10 @@ class TestMail:
             sink.send(notice(), later_ns)
             assert [to for to, _ in box.mails] == [["one@example.org"], ["two@example.org"]]
 
-    def test_a_server_that_thinks_long_or_parts_oddly_has_it_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_server_that_thinks_long_and_is_gone_then_has_it_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mail_module, "TIMEOUT_S", 0.5)
         with mailbox() as box:
-            box.thinks_s, box.farewell = 1.0, "250 as you wish"
+            box.thinks_s, box.parts = 1.0, False
             self.sink(box.port).send(notice(), NOW_NS)
             assert len(box.mails) == 1
 
