@@ -14,6 +14,7 @@ from quake.times import NS
 
 Magnitude = Literal["Large", "Medium", "Moderate", "Normal"]
 """`quake.data.spec.MAGNITUDE_HEAD`, which brings NumPy and SciPy along."""
+ENDS = (Status.CLOSED, Status.CANCELLED)
 Told = tuple[tuple[int, int], ...]
 """What a sink was told of an alert so far: (revision, nanoseconds when it was made), oldest first."""
 
@@ -153,7 +154,10 @@ def _never(wants: Wants, alert: Alert, told: Told, now_ns: int) -> LeftOut | Non
     status = Status.OPEN if first else alert.status
     faults = (
         (LeftOut.MODE, alert.mode is not wants.mode),
-        (LeftOut.STALE, alert.stale and not told),  # who was told is to hear the end, however late
+        (
+            LeftOut.STALE,
+            alert.stale and not (told and alert.status in ENDS),
+        ),  # who was told is to hear the end, however late
         (LeftOut.OLD, now_ns - alert.created > wants.give_up_s * NS),
         (LeftOut.REPEAT, bool(told) and alert.revision <= told[-1][0]),
         (LeftOut.UNTOLD, alert.status is Status.CANCELLED and not told),
