@@ -62,8 +62,13 @@ class ClockGuard:
     def _usual(self, packet: Packet, clock_ns: int) -> Verdict:
         """A packet near the clock, which settles what its channel holds."""
         code = packet.component
+        self._returned.add(code)
+        if code not in self._held:
+            self._behind = 0
+            self._note(packet)
+            return Verdict((packet,))
         accepted, refused, ahead = [packet], list[Packet](), list[Packet]()
-        for held in self._held.pop(code, ()):
+        for held in self._held.pop(code):
             if _follows(packet, held.end_ns):
                 accepted.append(held)
             elif held.start_ns >= clock_ns - self._jump_ns:
@@ -74,7 +79,6 @@ class ClockGuard:
                 refused.append(held)
         if ahead:
             self._held[code] = ahead
-        self._returned.add(code)
         return self._verdict(accepted, refused)
 
     def _far(self, packet: Packet, clock_ns: int) -> Verdict:
@@ -125,8 +129,9 @@ class ClockGuard:
 
 
 def _follows(packet: Packet, end_ns: int) -> bool:
-    """Whether it begins a sample after this last one, give or take almost one."""
-    return 0 < packet.start_ns - end_ns < 2 * NS / packet.rate
+    """Whether it begins a sample after this last one, give or take almost one. In whole numbers: asked of every packet."""
+    after_ns = packet.start_ns - end_ns
+    return after_ns > 0 and after_ns * packet.rate.numerator < 2 * NS * packet.rate.denominator
 
 
 def _overlap(one: Packet, other: Packet) -> bool:

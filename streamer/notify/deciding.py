@@ -152,12 +152,10 @@ def _never(wants: Wants, alert: Alert, told: Told, now_ns: int) -> LeftOut | Non
     """Reasons that another hour would not take away."""
     first = alert.status is Status.UPDATE and not told
     status = Status.OPEN if first else alert.status
+    ends = bool(told) and alert.status in ENDS  # who was told is to hear the end, however late
     faults = (
         (LeftOut.MODE, alert.mode is not wants.mode),
-        (
-            LeftOut.STALE,
-            alert.stale and not (told and alert.status in ENDS),
-        ),  # who was told is to hear the end, however late
+        (LeftOut.STALE, alert.stale and not ends),
         (LeftOut.OLD, now_ns - alert.created > wants.give_up_s * NS),
         (LeftOut.REPEAT, bool(told) and alert.revision <= told[-1][0]),
         (LeftOut.UNTOLD, alert.status is Status.CANCELLED and not told),
