@@ -73,7 +73,7 @@ def answers(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
             return bool(answer.status == 200)
-    except urllib.error.URLError:
+    except OSError:  # URLError is one, and so is the reset of a page that ends in the midst of an answer
         return False
 
 
