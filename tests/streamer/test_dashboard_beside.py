@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
