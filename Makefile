@@ -39,7 +39,8 @@ coverage: setup
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 drill: setup
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -m drill -n 2 --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "drill and alone"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "drill and not alone" -n 2 --dist worksteal
 
 fuzz: setup
 	@$(BIN)/python -W ignore tests/fuzz/fuzz.py $(SECONDS)
