@@ -61,6 +61,7 @@ PROGRAMS = (
     Program("side_by_side", "Side by side", 600),
     Program("growth", "Growth", 420),
     Program("simulate", "Simulated: past this machine", 300, after=("stations", "stages", "growth")),
+    Program("archive", "An archive on one core", 600),
     Program("gpu", "A worker on a GPU", 240),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -15,6 +16,14 @@ LARGEST_NS = 60_000_000_000 * NS
 """From 1970: the years 69 to 3871, within what a calendar can write."""
 
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def span_ns(samples: int, rate: Fraction) -> int:
+    """How long so many samples last, to the nearest nanosecond, halves to even: `round` of the quotient, but without making a
+    fraction, for each packet asks several times."""
+    whole, rest = divmod(samples * NS * rate.denominator, rate.numerator)
+    twice = 2 * rest
+    return whole + (twice > rate.numerator or (twice == rate.numerator and whole % 2 == 1))
 
 
 def format_ns(time_ns: int) -> str:

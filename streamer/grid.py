@@ -72,7 +72,7 @@ def sample_number(time_ns: int, rate: Fraction) -> tuple[int, bool]:
     """Nearest sample number, halves up, and whether the offset lies too near one half to be sure."""
     unit = 2 * NS * rate.denominator
     number, rest = divmod(2 * time_ns * rate.numerator + NS * rate.denominator, unit)
-    return number, min(rest, unit - rest) < unit * PHASE_MARGIN
+    return number, min(rest, unit - rest) * PHASE_MARGIN.denominator < unit * PHASE_MARGIN.numerator
 
 
 def sample_ns(number: int, rate: Fraction) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quake.alerts import Characterisation
+from quake.times import span_ns
 
 NS = 1_000_000_000
 """Nanoseconds a second."""
@@ -86,7 +87,7 @@ class Packet:
     @property
     def end_ns(self) -> int:
         """Time of the last sample."""
-        return self.start_ns + round((len(self.samples) - 1) * NS / self.rate)
+        return self.start_ns + span_ns(len(self.samples) - 1, self.rate)
 
 
 @dataclass(frozen=True, slots=True)

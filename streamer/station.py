@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quake.data.offset import without_offset
+from quake.times import span_ns
 from streamer.bridge import bridge
 from streamer.clock_guard import ClockGuard
 from streamer.components import Components
@@ -173,7 +174,7 @@ class Station:
         used = False
         for at in range(0, len(packet.samples), self._longest(row)):
             part = slice(at, at + self._longest(row))
-            self._tick(packet.start_ns + round(at * NS / packet.rate))
+            self._tick(packet.start_ns + span_ns(at, packet.rate))
             if self._store(row, first + at, packet.samples[part], None if valid is None else valid[part], count):
                 self._arrived(packet, sample_ns(first + at, row.ring.rate))
                 used = True
@@ -337,8 +338,9 @@ class Station:
                 row.ring.copy(*needs, rows[index])
             else:
                 rows[index] = self._mended(row, k)
-        varies = rows.min(axis=-1) < rows.max(axis=-1)
-        level = without_offset(rows)
+        low, high = rows.min(axis=-1, keepdims=True), rows.max(axis=-1, keepdims=True)
+        varies = (low < high)[:, 0]
+        level = without_offset(rows, extremes=(low, high))
         level[~varies] = 0.0
         return level, varies
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, performance, side_by_side
+from benchmarks import archive, gpu, performance, side_by_side
 from benchmarks.load import CYCLE_S, LOUD_EACH, PREROLL_S, RATE, WINDOW, Load, Releases, Tally, completed_ns, is_loud
 from benchmarks.performance import ROOT, Machine, Program, content, run
 from benchmarks.results import Line, Part, at_least, at_most, inserted, told
@@ -26,6 +26,7 @@ from benchmarks.stopwatch import Stopwatch
 from quake.artifact import CompiledModel
 from quake.device import Processor
 from streamer.grid import Grid
+from streamer.scan_passes import Reach
 from streamer.source.records import decode
 from streamer.stages import NS, Packet, Window
 from streamer.station import Policy, Station
@@ -372,6 +373,21 @@ print(sorted({"matplotlib", "obspy.signal", "pandas", "scipy", "torch"} & set(sy
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
+def test_an_archives_hour_is_noise_but_for_an_earthquake() -> None:
+    made = archive.hour().reshape(3, 60, CYCLE_S * RATE)
+    peaks = np.abs(made - made.mean(axis=2, keepdims=True)).max(axis=2)
+    assert (peaks.argmax(axis=1) == archive.LOUD_MINUTE).all()
+    assert (peaks[:, archive.LOUD_MINUTE] > 10 * np.median(peaks, axis=1)).all()
+    assert (made.std(axis=2) > 0).all()
+
+
+def test_an_archive_is_scored_in_one_pass_only_meanwhile() -> None:
+    reach = Reach(in_a_row=8, release=2, off=0.5, samples=0)
+    with archive.one_pass():
+        assert all(reach.is_first(k) for k in range(8))
+    assert [k for k in range(16) if reach.is_first(k)] == [7, 15]
+
+
 @pytest.mark.drill
 @pytest.mark.timeout(900)
 def test_all_of_it_runs(tmp_path: Path) -> None:
@@ -381,7 +397,15 @@ def test_all_of_it_runs(tmp_path: Path) -> None:
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
     text = page.read_text()
     assert "Failed" not in text
-    for title in ("Stations on one core", "Stages", "Side by side", "Growth", "Simulated", "A worker on a GPU"):
+    for title in (
+        "Stations on one core",
+        "Stages",
+        "Side by side",
+        "Growth",
+        "Simulated",
+        "An archive on one core",
+        "A worker on a GPU",
+    ):
         assert f"### {title}" in text
     stages = json.loads((performance.RESULTS / "quick" / "stages.json").read_text())["lines"]
     assert len({line["what"].split(": ")[1] for line in stages}) > 15

@@ -18,11 +18,14 @@ LEAST_EXPONENT = -1000
 """Of two: a quantum above the least number there is."""
 
 
-def without_offset(samples: NDArray[Any], quiet: int | None = None) -> NDArray[np.float64]:
-    """(..., N) less the mean of the first ``quiet`` (default: all), which is rounded to 2^-17 of the peak."""
-    wide = samples.astype(np.float64)
+def without_offset(
+    samples: NDArray[Any], quiet: int | None = None, extremes: tuple[NDArray[Any], NDArray[Any]] | None = None
+) -> NDArray[np.float64]:
+    """(..., N) less the mean of the first ``quiet`` (default: all), which is rounded to 2^-17 of the peak. ``extremes``: (..., 1)
+    least and largest of the samples, of whoever knows them already."""
+    wide = samples.astype(np.float64, copy=False)
     means = wide[..., :quiet].mean(axis=-1, keepdims=True)
-    low, high = wide.min(axis=-1, keepdims=True), wide.max(axis=-1, keepdims=True)
+    low, high = extremes or (wide.min(axis=-1, keepdims=True), wide.max(axis=-1, keepdims=True))
     peaks = np.maximum(high - means, means - low)
     quanta = np.ldexp(1.0, np.maximum(np.frexp(peaks)[1] - BITS, LEAST_EXPONENT))
     return np.asarray(wide - np.where(peaks > 0, np.round(means / quanta) * quanta, means))

@@ -145,6 +145,7 @@ class _Client(SeedLinkConnection):  # type: ignore[misc]  # ObsPy has no types
         return reply
 
     def receive_data(self, maxbytes: int, code: str) -> bytes:
+        self._life.before_read()
         data = self._receive(maxbytes, None)
         self.received_ns = time.time_ns()
         return data

@@ -123,6 +123,8 @@ class _Client(SeedLink):
         self._plan = commands
 
     def _poll_readable(self, timeout: float) -> bool:
+        if not self._has_buffered():
+            self._life.before_read()
         readable = super()._poll_readable(min(timeout, TICK_S))
         if not readable:
             self._life.check()

@@ -6,6 +6,7 @@ state on disk. `interrupt` may be called from any thread at any time and ends wh
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import threading
@@ -128,6 +129,13 @@ def may_follow(data: bytes) -> bool:
     return any(start.startswith(data[:2]) for start in _STARTS)
 
 
+READ_S = 0.02
+"""From one read to the next, where few packets come with each: a network's packets trickle in one by one, and waking up for each
+costs more than to decode it."""
+MANY = 12
+"""Packets of one read from which on the next follows at once: what waits is to be fetched."""
+
+
 class Life:
     """The stop flag, the watchdog's clocks and the socket of one connection: what both transports share."""
 
@@ -135,6 +143,7 @@ class Life:
         self.limits = limits
         self.stopping = threading.Event()
         self.sock: socket.socket | None = None
+        self._read_s, self._taken = -math.inf, 0
         self.listens()
 
     def heard(self) -> None:
@@ -148,6 +157,15 @@ class Life:
             raise Interrupted
         self.heard()
         self.data_s = self.heard_s
+        self._taken += 1
+
+    def before_read(self) -> None:
+        """Waits until packets that come one after the other have become some: data are `READ_S` later at most. Never in the midst
+        of a packet or of a listing, of which nothing was taken since the last read."""
+        pause_s = self._read_s + READ_S - time.monotonic()
+        if 0 < self._taken < MANY and pause_s > 0:
+            time.sleep(pause_s)
+        self._read_s, self._taken = time.monotonic(), 0
 
     def check(self) -> None:
         """Raises when the connection is to end."""

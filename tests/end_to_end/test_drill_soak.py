@@ -1,10 +1,12 @@
-"""The soak's short form; ``python tests/end_to_end/soak.py`` is the long one."""
+"""Short forms: ``tests/end_to_end/soak.py`` and ``full_load.py`` are the long ones."""
 
 from __future__ import annotations
 
+import full_load
 import pytest
 from daemon_harness import Place
 from drill_report import tell
+from full_load import FullLoad
 from soak import Sample, Soak, row, run
 
 STATIONS = 20
@@ -35,3 +37,28 @@ def test_hours_of_many_stations_leave_nothing_behind(place: Place) -> None:
     assert found.windows > 0.9 * found.hours * 720 * STATIONS
     assert found.events == 3 * found.hours
     assert not found.faults(SHORT_MB_A_DAY)
+
+
+def loaded(mb_a_sample: float = 0.0, handles: int = 12, late_s: float = 0.1, detections: int = 9) -> FullLoad:
+    """An hour that grew so much after the warm-up, and whose last minute was so."""
+    samples = [Sample(n, 700.0 + mb_a_sample * n, 12 if n < 354 else handles, 9) for n in range(1, 361)]
+    return FullLoad(200, 60.0, samples, [3.0] * 80 + [0.1] * 274 + [late_s] * 6, 0.95, 720_000, detections)
+
+
+def test_what_counts_at_full_load() -> None:
+    assert not loaded().faults()
+    assert not loaded(1.9 / 270).faults()
+    assert loaded(2.1 / 269).faults() == ["resident memory grows by 2.10 MB"]
+    assert loaded(handles=13).faults() == ["handles between 12 and 13"]
+    assert loaded(late_s=2.5).faults() == ["2.5 s behind"]
+    assert loaded(detections=0).faults() == ["no alerts"]
+
+
+@pytest.mark.drill
+@pytest.mark.alone
+@pytest.mark.timeout(900)
+def test_minutes_with_the_shipped_detector_leave_nothing_behind() -> None:
+    found = full_load.run(60, 6.0)
+    tell(full_load.row(found))
+    assert found.windows > 0.95 * 360 * 60
+    assert not found.faults()

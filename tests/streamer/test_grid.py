@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quake.times import span_ns
 from streamer.grid import Grid, ratio, sample_ns, sample_number
 from streamer.stages import NS
 
@@ -25,6 +26,16 @@ def test_first_window_at_or_after_a_time_and_first_that_needs_it(grid: Grid, tim
 @given(st.integers(0, 10**12), st.sampled_from([Fraction(100), Fraction(125, 4), Fraction(1, 10), Fraction(1000, 3)]))
 def test_sample_numbers_and_times_are_inverse(number: int, rate: Fraction) -> None:
     assert sample_number(sample_ns(number, rate), rate) == (number, False)
+
+
+@given(st.integers(0, 10**6), st.fractions(Fraction(1, 100), 1000, max_denominator=10**6))
+def test_a_span_is_the_rounded_quotient(samples: int, rate: Fraction) -> None:
+    assert span_ns(samples, rate) == round(samples * NS / rate)
+
+
+@pytest.mark.parametrize(("samples", "lasts"), [(1, 0), (3, 2), (5, 2)])
+def test_a_span_that_ends_on_half_a_nanosecond_goes_to_the_even(samples: int, lasts: int) -> None:
+    assert span_ns(samples, Fraction(2 * NS)) == round(Fraction(samples, 2)) == lasts
 
 
 @pytest.mark.parametrize(
