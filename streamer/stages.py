@@ -71,7 +71,7 @@ class Packet:
     cursor: Cursor | None
     """None for a file."""
     received_ns: int
-    """When its last byte had come, on this machine's clock."""
+    """When its last byte was read, on this machine's clock: on a busy connection up to 20 ms after it had come."""
     size: int
     """Bytes on the wire."""
 

@@ -50,8 +50,6 @@ _log = logging.getLogger(__name__)
 _REPLY_BYTES = 1024
 """A reply is one short line; a server that writes more without an end of line is no SeedLink server."""
 _NO_PACKET = "no packet where one must begin; records that are not 512 bytes need ?transport=seedlink-client"
-_RECEIVE_BYTES = 262_144
-"""The kernel's buffer: a second of 500 packets, so that a busy machine does not stop the server at once."""
 
 
 class _Packet(SLPacket):  # type: ignore[misc]  # ObsPy has no types

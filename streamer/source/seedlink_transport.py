@@ -123,12 +123,16 @@ class _Client(SeedLink):
         self._plan = commands
 
     def _poll_readable(self, timeout: float) -> bool:
-        if not self._has_buffered():
+        if not self._has_buffered() and not self._waits():
             self._life.before_read()
         readable = super()._poll_readable(min(timeout, TICK_S))
         if not readable:
             self._life.check()
         return readable
+
+    def _waits(self) -> bool:
+        """Whether bytes wait in the kernel. Asked of TLS alone, which reads one record at a time, so one packet, however many wait."""
+        return self._is_ssl and super()._poll_readable(0.0)
 
     def _recv_frame(self) -> _RawFrame | SeedLinkResponse | None:
         frame = super()._recv_frame()

@@ -132,6 +132,8 @@ def may_follow(data: bytes) -> bool:
 READ_S = 0.02
 """From one read to the next, where few packets come with each: a network's packets trickle in one by one, and waking up for each
 costs more than to decode it."""
+BUSY = 25.0
+"""Packets a second on a connection from which on that is so: some thirty stations. Fewer are read as they come."""
 MANY = 12
 """Packets of one read from which on the next follows at once: what waits is to be fetched."""
 
@@ -144,6 +146,7 @@ class Life:
         self.stopping = threading.Event()
         self.sock: socket.socket | None = None
         self._read_s, self._taken = -math.inf, 0
+        self._second_s, self._count, self._busy = time.monotonic(), 0, False
         self.listens()
 
     def heard(self) -> None:
@@ -158,12 +161,17 @@ class Life:
         self.heard()
         self.data_s = self.heard_s
         self._taken += 1
+        self._count += 1
 
     def before_read(self) -> None:
-        """Waits until packets that come one after the other have become some: data are `READ_S` later at most. Never in the midst
-        of a packet or of a listing, of which nothing was taken since the last read."""
-        pause_s = self._read_s + READ_S - time.monotonic()
-        if 0 < self._taken < MANY and pause_s > 0:
+        """On a busy connection, waits until packets that come one after the other have become some: data are `READ_S` later at
+        most. Never where the last read completed no packet: a listing, or one packet that comes in pieces."""
+        now_s = time.monotonic()
+        if now_s - self._second_s >= 1.0:
+            self._busy = self._count >= BUSY * (now_s - self._second_s)
+            self._second_s, self._count = now_s, 0
+        pause_s = self._read_s + READ_S - now_s
+        if self._busy and 0 < self._taken < MANY and pause_s > 0:
             time.sleep(pause_s)
         self._read_s, self._taken = time.monotonic(), 0
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import full_load
+import full_load as load
 import pytest
 from daemon_harness import Place
 from drill_report import tell
-from full_load import FullLoad
 from soak import Sample, Soak, row, run
 
 STATIONS = 20
@@ -39,10 +38,10 @@ def test_hours_of_many_stations_leave_nothing_behind(place: Place) -> None:
     assert not found.faults(SHORT_MB_A_DAY)
 
 
-def loaded(mb_a_sample: float = 0.0, handles: int = 12, late_s: float = 0.1, detections: int = 9) -> FullLoad:
+def loaded(mb_a_sample: float = 0.0, handles: int = 12, late_s: float = 0.1, detections: int = 9) -> load.FullLoad:
     """An hour that grew so much after the warm-up, and whose last minute was so."""
     samples = [Sample(n, 700.0 + mb_a_sample * n, 12 if n < 354 else handles, 9) for n in range(1, 361)]
-    return FullLoad(200, 60.0, samples, [3.0] * 80 + [0.1] * 274 + [late_s] * 6, 0.95, 720_000, detections)
+    return load.FullLoad(200, 60.0, samples, [3.0] * 80 + [0.1] * 274 + [late_s] * 6, 0.95, 720_000, detections)
 
 
 def test_what_counts_at_full_load() -> None:
@@ -58,7 +57,7 @@ def test_what_counts_at_full_load() -> None:
 @pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_minutes_with_the_shipped_detector_leave_nothing_behind() -> None:
-    found = full_load.run(60, 6.0)
-    tell(full_load.row(found))
+    found = load.run(60, 6.0)
+    tell(load.row(found))
     assert found.windows > 0.95 * 360 * 60
     assert not found.faults()

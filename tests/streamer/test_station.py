@@ -551,6 +551,39 @@ def test_records_longer_than_a_jump_agree_with_the_one_after_them() -> None:
     assert guard.judge(second, now_ns, now_ns).accepted == (first, north, second)
 
 
+def test_two_packets_of_another_time_agree_across_a_gap_unless_their_channel_came_back_in_between() -> None:
+    guard = ClockGuard(100 * NS)
+    judged(guard, 1000, None)
+    assert judged(guard, 5000, 1000) == ([], [], False)
+    assert judged(guard, 5050, 1000) == ([5000, 5050], [], False)
+
+
+def test_what_other_channels_hold_is_near_the_newest_of_those_that_agree() -> None:
+    guard = ClockGuard(100 * NS)
+    judged(guard, 5160, 1000, code="N")
+    judged(guard, 5190, 1000, code="E")
+    judged(guard, 5000, 1000)
+    assert judged(guard, 5080, 1000) == ([5000, 5080, 5160], [], False)
+
+
+def test_what_a_channel_held_before_the_clock_went_back_is_settled_by_its_next_packet() -> None:
+    """Where its data broke off nobody knows any more."""
+    guard = ClockGuard(100 * NS)
+    judged(guard, 10, 1000, code="N")
+    judged(guard, 500, 1000)
+    assert judged(guard, 501, 1000) == ([500, 501], [], True)
+    assert judged(guard, 505, 501, code="N") == ([505], [10], False)
+
+
+def test_one_sample_in_ten_seconds_follows_upon_the_one_before() -> None:
+    guard, rate = ClockGuard(100 * NS), Fraction(1, 10)
+    first, held, back, then = (packet("Z", at, noise(1), rate) for at in (100, 500, 101, 501))
+    guard.judge(first, None, 0)
+    assert guard.judge(held, first.start_ns, first.end_ns).accepted == ()
+    assert guard.judge(back, first.start_ns, first.end_ns).accepted == (back,)
+    assert guard.judge(then, back.start_ns, back.end_ns).accepted == (held, then)
+
+
 def test_the_older_of_two_rates_makes_room_for_a_third() -> None:
     """Whichever is slower: a channel that goes through three rates keeps the one that it had last."""
     for rates in ((20, 50, 100), (100, 50, 20), (50, 100, 20), (50, 20, 100)):

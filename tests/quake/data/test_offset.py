@@ -41,3 +41,10 @@ def test_a_constant_channel_becomes_zeros(value: float) -> None:
 
 def test_quiet_is_what_the_mean_is_of() -> None:
     np.testing.assert_array_equal(without_offset(np.array([1.0, 3.0, 100.0]), quiet=2), [-1.0, 1.0, 98.0])
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.float32, np.float64])
+def test_extremes_that_are_known_change_nothing(kind: type) -> None:
+    samples = (np.random.default_rng(1).standard_normal((3, 500)) * 1000 + [[0], [1e6], [-7]]).astype(kind)
+    known = samples.min(axis=-1, keepdims=True), samples.max(axis=-1, keepdims=True)
+    np.testing.assert_array_equal(without_offset(samples, extremes=known), without_offset(samples))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+from source_peers import HELLO_4, Script, ScriptedServer, listing_4, packet_4
 
 from streamer.server import Record, ReplayServer
 from streamer.source import SeedLinkSource, transport
-from streamer.source.transport import MANY, READ_S, Life, Limits
+from streamer.source.transport import BUSY, MANY, READ_S, Life, Limits
 from streamer.stages import NS, Packet
 
 
@@ -39,8 +41,18 @@ def read(life: Life, packets: int) -> None:
         life.listens()
 
 
-def test_a_read_that_brought_few_packets_is_followed_after_a_while(clock: Clock) -> None:
+def busy(clock: Clock, packets: int = round(2 * BUSY)) -> Life:
+    """A second in which so many came, and a read that brought none."""
     life = Life(Limits())
+    read(life, packets)
+    clock.now_s += 1.0
+    read(life, 0)
+    assert clock.slept == []
+    return life
+
+
+def test_a_read_that_brought_few_packets_is_followed_after_a_while(clock: Clock) -> None:
+    life = busy(clock)
     read(life, 1)
     clock.now_s += 0.005
     read(life, MANY - 1)
@@ -50,7 +62,7 @@ def test_a_read_that_brought_few_packets_is_followed_after_a_while(clock: Clock)
 
 
 def test_many_packets_a_part_of_one_or_silence_are_not_waited_for(clock: Clock) -> None:
-    life = Life(Limits())
+    life = busy(clock)
     read(life, MANY)
     read(life, 0)  # of a listing, or half a packet
     read(life, 1)
@@ -59,18 +71,34 @@ def test_many_packets_a_part_of_one_or_silence_are_not_waited_for(clock: Clock) 
     assert clock.slept == []
 
 
-@pytest.mark.parametrize("asked", ["", "?transport=seedlink-client"])
-def test_both_transports_read_some_packets_at_a_time(
-    asked: str, records: list[Record], start: Callable[..., SeedLinkSource], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two hundred a second: all of them, in order."""
-    slept: list[float] = []
+def test_few_stations_are_read_as_their_packets_come(clock: Clock) -> None:
+    life = busy(clock, round(BUSY) - 2)
+    for _ in range(3):
+        read(life, 1)
+    clock.now_s += 10.0
+    read(life, 1)
+    read(life, 1)
+    assert clock.slept == []
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses of real connections."""
+    found: list[float] = []
 
     def sleep(seconds: float) -> None:
-        slept.append(seconds)
+        found.append(seconds)
         time.sleep(seconds)
 
     monkeypatch.setattr(transport, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    return found
+
+
+@pytest.mark.parametrize("asked", ["", "?transport=seedlink-client"])
+def test_both_transports_read_some_packets_at_a_time(
+    asked: str, records: list[Record], start: Callable[..., SeedLinkSource], slept: list[float]
+) -> None:
+    """Two hundred a second, after a first that is not waited for: all of them, in order."""
     ends_ns = [record.end_ns for record in records]
     got: list[Packet] = []
     with ReplayServer(records, speed=200 * (max(ends_ns) - min(ends_ns)) / NS / len(records)) as server:
@@ -83,3 +111,21 @@ def test_both_transports_read_some_packets_at_a_time(
         starts = [packet.start_ns for packet in got if packet.channel == channel]
         assert starts == sorted(set(starts))
     assert len(slept) > len(records) / MANY
+
+
+def test_what_waits_under_tls_is_fetched_at_once(
+    records: list[Record], start: Callable[..., SeedLinkSource], tls: ssl.SSLContext, slept: list[float]
+) -> None:
+    """A read brings one TLS record there, which is one packet, however many wait."""
+    ours = [record.data for record in records if record.station == "UH3"]
+    channels = ["_S_H_Z", "_S_H_N", "_S_H_E"]
+    packets = tuple(packet_4(raw, number, "BW_UH3") for number, raw in enumerate(ours))
+    listing = listing_4({"BW_UH3": (channels, 0, len(ours))})
+    got: list[Packet] = []
+    with ScriptedServer(Script(HELLO_4, packets=packets, listing=listing), tls) as server:
+        source = start(f"seedlinks://127.0.0.1:{server.port}?verify=no")
+        end_s = time.monotonic() + 20.0
+        while len(got) < len(ours) and time.monotonic() < end_s:
+            got += [item for item in source.take(100, 0.2) if isinstance(item, Packet)]
+    assert len(got) == len(ours) >= 100
+    assert len(slept) < len(ours) / MANY
