@@ -56,8 +56,9 @@ class Scan:
 
     @property
     def told(self) -> list[str]:
-        """What another scan must tell, too: all but the times of day at which it did."""
-        return [alert.model_dump_json(exclude={"latency", "created"}) for alert in self.alerts]
+        """What another scan must tell, too: all but the times of day at which it did, and the trace, which tells the windows
+        that were scored."""
+        return [alert.model_dump_json(exclude={"latency", "created", "trace"}) for alert in self.alerts]
 
 
 def hour(seed: int = 0) -> NDArray[np.int32]:

@@ -48,6 +48,7 @@ def test_what_counts_at_full_load() -> None:
     assert not loaded().faults()
     assert not loaded(1.9 / 270).faults()
     assert loaded(2.1 / 269).faults() == ["resident memory grows by 2.10 MB"]
+    assert not loaded(2.1 / 269).faults(load.SHORT_MB)
     assert loaded(handles=13).faults() == ["handles between 12 and 13"]
     assert loaded(late_s=2.5).faults() == ["2.5 s behind"]
     assert loaded(detections=0).faults() == ["no alerts"]
@@ -58,6 +59,6 @@ def test_what_counts_at_full_load() -> None:
 @pytest.mark.timeout(900)
 def test_minutes_with_the_shipped_detector_leave_nothing_behind() -> None:
     found = load.run(60, 6.0)
-    tell(load.row(found))
+    tell(load.row(found, load.SHORT_MB))
     assert found.windows > 0.95 * 360 * 60
-    assert not found.faults()
+    assert not found.faults(load.SHORT_MB)
