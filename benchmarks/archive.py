@@ -80,15 +80,14 @@ def hour(seed: int = 0) -> NDArray[np.int32]:
 
 def write_sds(folder: Path, hours: int) -> Path:
     """Of one station, without a gap."""
-    for component, code in enumerate("ZNE"):
-        place = folder / "2020" / "XX" / "A0000" / f"HH{code}.D"
-        place.mkdir(parents=True)
-        header = {"network": "XX", "station": "A0000", "channel": f"HH{code}", "sampling_rate": RATE}
-        with (place / f"XX.A0000..HH{code}.D.2020.001").open("wb") as file:
-            for number in range(hours):
-                start = obspy.UTCDateTime(ns=BEGIN_NS + number * 3600 * NS)
-                made = obspy.Trace(hour(number)[component], {**header, "starttime": start})
-                file.writelines(one.data for one in pack(made))
+    for number in range(hours):
+        start = obspy.UTCDateTime(ns=BEGIN_NS + number * 3600 * NS)
+        for code, samples in zip("ZNE", hour(number), strict=True):
+            place = folder / "2020" / "XX" / "A0000" / f"HH{code}.D"
+            place.mkdir(parents=True, exist_ok=True)
+            header = {"network": "XX", "station": "A0000", "channel": f"HH{code}", "sampling_rate": RATE}
+            with (place / f"XX.A0000..HH{code}.D.2020.001").open("ab") as file:
+                file.writelines(one.data for one in pack(obspy.Trace(samples, {**header, "starttime": start})))
     return folder
 
 

@@ -138,6 +138,31 @@ MANY = 12
 """Packets of one read from which on the next follows at once: what waits is to be fetched."""
 
 
+class Pace:
+    """How soon a connection is read again. Knows no clock."""
+
+    def __init__(self, now_s: float) -> None:
+        self._read_s, self._taken = -math.inf, 0
+        self._second_s, self._count, self._busy = now_s, 0, False
+
+    def took(self) -> None:
+        """A packet was taken out of what was read."""
+        self._taken += 1
+
+    def pause_s(self, now_s: float) -> float:
+        """Of the read that is to come now: on a busy connection until packets that come one after the other have become some, so
+        that data are `READ_S` later at most. 0 where the last read completed no packet: a listing, or a packet in pieces."""
+        taken, self._taken = self._taken, 0
+        self._count += taken
+        if now_s - self._second_s >= 1.0:
+            self._busy = self._count >= BUSY * (now_s - self._second_s)
+            self._second_s, self._count = now_s, 0
+        waits = self._busy and 0 < taken < MANY
+        pause_s = max(0.0, self._read_s + READ_S - now_s) if waits else 0.0
+        self._read_s = now_s + pause_s
+        return pause_s
+
+
 class Life:
     """The stop flag, the watchdog's clocks and the socket of one connection: what both transports share."""
 
@@ -145,8 +170,7 @@ class Life:
         self.limits = limits
         self.stopping = threading.Event()
         self.sock: socket.socket | None = None
-        self._read_s, self._taken = -math.inf, 0
-        self._second_s, self._count, self._busy = time.monotonic(), 0, False
+        self._pace = Pace(time.monotonic())
         self.listens()
 
     def heard(self) -> None:
@@ -160,20 +184,12 @@ class Life:
             raise Interrupted
         self.heard()
         self.data_s = self.heard_s
-        self._taken += 1
-        self._count += 1
+        self._pace.took()
 
     def before_read(self) -> None:
-        """On a busy connection, waits until packets that come one after the other have become some: data are `READ_S` later at
-        most. Never where the last read completed no packet: a listing, or one packet that comes in pieces."""
-        now_s = time.monotonic()
-        if now_s - self._second_s >= 1.0:
-            self._busy = self._count >= BUSY * (now_s - self._second_s)
-            self._second_s, self._count = now_s, 0
-        pause_s = self._read_s + READ_S - now_s
-        if self._busy and 0 < self._taken < MANY and pause_s > 0:
+        """Waits as `Pace` says."""
+        if pause_s := self._pace.pause_s(time.monotonic()):
             time.sleep(pause_s)
-        self._read_s, self._taken = time.monotonic(), 0
 
     def check(self) -> None:
         """Raises when the connection is to end."""
