@@ -30,7 +30,7 @@ def test_the_shipped_detectors_card(capsys: pytest.CaptureFixture[str]) -> None:
     for skill in model.spec.skill:
         assert f"{skill.value:g}" in card
     assert "Its own 4 test windows" in card
-    assert "| 3 | 0.0055, 0.9945 |" in card
+    assert "| 3 | 0.0027, 0.9973 |" in card
 
 
 def test_heads_with_bounds_and_the_compilations_differences() -> None:
