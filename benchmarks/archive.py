@@ -4,7 +4,8 @@
 
 An SDS archive of three channels at 100 Hz in which one minute an hour has a local earthquake, a window a second, from
 opening the model to the last alert decided, in one process on one processor. Three ways: every window; the two passes of
-a scan at the detector's own windows in a row; and at eight in a row, where a first pass leaves least to the second. Two passes are to give the alerts of one over all windows at the same thresholds, and that is looked at here, too.
+a scan at the detector's own windows in a row; and at eight in a row, where the first pass leaves least to the second. Two
+passes are to give the alerts of one over all windows at the same thresholds, and that is looked at here, too.
 """
 
 from __future__ import annotations

@@ -149,8 +149,13 @@ def lost_and_found(page: Page, daemon: Life) -> None:
     (first,) = pages_of(daemon)
     assert Path(f"/proc/{first}/oom_score_adj").read_text().strip() == "500"
     assert os.getpriority(os.PRIO_PROCESS, first) > os.getpriority(os.PRIO_PROCESS, daemon.process.pid)
-    os.kill(first, signal.SIGKILL)
-    expect(banner).to_contain_text("CONNECTION LOST", timeout=WAIT_MS)
+
+    def killed_and_missed() -> bool:  # one that is back before two seconds are over is not missed, so each is killed
+        for number in pages_of(daemon):
+            os.kill(number, signal.SIGKILL)
+        return "CONNECTION LOST" in (banner.text_content() or "")
+
+    until(killed_and_missed)
     shoot(page, "lost.png")
     expect(banner).to_contain_text("Found again", timeout=WAIT_MS)
     expect(page.locator("#alerts-rows tr.event").first).to_be_visible()
