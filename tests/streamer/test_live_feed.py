@@ -82,7 +82,7 @@ def test_a_station_is_told_with_what_was_not_used(valkey: Valkey) -> None:
         feed.scored([score(EPOCH_S, 0.25)])
         feed.state(SUBJECT, (EPOCH_S + 4) * NS, EPOCH_S * NS, 0.5)
         feed.behind(1.5)
-        told = until(lambda: (found := state(valkey, valkey.prefix))["stations"].get(SUBJECT) and found)
+        told = until(lambda: (found := state(valkey, valkey.prefix)).get("health", {}).get("behind_s") == 1.5 and found)
     station = told["stations"][SUBJECT]
     assert station["newest_s"] == EPOCH_S + 4
     assert station["fill"] == 0.5
