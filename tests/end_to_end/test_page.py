@@ -10,6 +10,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,9 @@ def lost_and_found(page: Page, daemon: Life) -> None:
     assert os.getpriority(os.PRIO_PROCESS, first) > os.getpriority(os.PRIO_PROCESS, daemon.process.pid)
 
     def killed_and_missed() -> bool:  # one that is back before two seconds are over is not missed, so each is killed
-        for number in pages_of(daemon):
-            os.kill(number, signal.SIGKILL)
+        with suppress(ProcessLookupError, FileNotFoundError):  # one that is gone between being listed and killed
+            for number in pages_of(daemon):
+                os.kill(number, signal.SIGKILL)
         return "CONNECTION LOST" in (banner.text_content() or "")
 
     until(killed_and_missed)
